@@ -1,0 +1,163 @@
+"""The failures we expect, in our words.
+
+    FreshetError
+    ├── InvalidInput            the request cannot be meant like this
+    │   └── DocumentRefused     a file that cannot be read, and why
+    ├── TooLarge
+    ├── NotFound                there is none, or it is somebody else's
+    ├── Conflict
+    │   └── SessionBusy
+    ├── Unauthenticated
+    ├── Forbidden
+    ├── Unavailable             not now; may be asked again
+    │   ├── TooManyRequests
+    │   ├── AtCapacity
+    │   ├── ShuttingDown
+    │   ├── Interrupted
+    │   └── DatabaseUnavailable
+    ├── ModelFailed             the language model or the embedder
+    │   ├── ModelUnavailable
+    │   ├── ModelRejected
+    │   ├── ModelSilent
+    │   └── ModelIncomplete
+    ├── AnswerNotStored
+    └── StartupRefused          a setting or the database forbids to start
+
+`code` is part of the public contract and stable; `message` is for people and may be shown to them, so it never
+holds a secret, SQL, or the words of a library. Which status code an error becomes is decided in `api/errors.py`.
+"""
+
+from typing import Any, ClassVar
+
+
+class FreshetError(Exception):
+    """The root: catch it to catch all that is expected to go wrong."""
+
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, detail: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+
+class InvalidInput(FreshetError):
+    code = "invalid_input"
+
+
+class DocumentRefused(InvalidInput):
+    """`reason` is a stable word (`empty`, `encrypted`, `broken`, `unsupported`, `no_text`, `too_large`, `timeout`, `memory`)."""
+
+    code = "document_refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, detail={"reason": reason})
+        self.reason = reason
+
+
+class TooLarge(FreshetError):
+    code = "too_large"
+
+
+class NotFound(FreshetError):
+    code = "not_found"
+
+    def __init__(self, kind: str, identifier: object) -> None:
+        super().__init__(f"There is no {kind} {identifier!s:.100}.")
+
+
+class Conflict(FreshetError):
+    code = "conflict"
+
+
+class SessionBusy(Conflict):
+    code = "session_busy"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("This session is still answering. Wait for the answer to end, then ask again.")
+
+
+class Unauthenticated(FreshetError):
+    code = "unauthenticated"
+
+
+class Forbidden(FreshetError):
+    code = "forbidden"
+
+
+class Unavailable(FreshetError):
+    """`retry_after_s` is how long to wait before another try, in seconds."""
+
+    code = "unavailable"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyRequests(Unavailable):
+    code = "too_many_requests"
+
+
+class AtCapacity(Unavailable):
+    code = "at_capacity"
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"
+
+
+class Interrupted(Unavailable):
+    code = "interrupted"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server stopped before the answer was complete. What had been said is kept.", retry_after_s=2
+        )
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+
+
+class ModelFailed(FreshetError):
+    code = "model_failed"
+    retryable = True
+
+
+class ModelUnavailable(ModelFailed):
+    """It could not be reached, or said that it is overloaded or broken."""
+
+    code = "model_unavailable"
+
+
+class ModelRejected(ModelFailed):
+    """It refused the request: a wrong key, an unknown model, a parameter it does not take."""
+
+    code = "model_rejected"
+    retryable = False
+
+
+class ModelSilent(ModelFailed):
+    """It took longer than the limit for its first or next token."""
+
+    code = "model_timeout"
+
+
+class ModelIncomplete(ModelFailed):
+    """It broke off: the stream ended without a finish reason, with an error in it, or with what is not an answer."""
+
+    code = "model_incomplete"
+
+
+class AnswerNotStored(FreshetError):
+    """The answer was made and sent, but the database did not take it within the limit."""
+
+    code = "answer_not_stored"
+
+
+class StartupRefused(FreshetError):
+    code = "startup_refused"

@@ -1,0 +1,187 @@
+"""What is read from the environment and from `.env`, once, grouped by who needs it.
+
+Every field is documented in `docs/operations.md`; a test compares the two.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import StartupRefused
+
+BUILT_IN_EMBEDDER = "all-MiniLM-L6-v2"
+
+_PositiveInt = Annotated[int, Field(gt=0)]
+_PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class _Group(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        populate_by_name=True,
+    )
+
+
+class ServerSettings(_Group):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    workers: _PositiveInt = 1
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error|critical)$")] = "info"
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_credentials: bool = True
+    max_body_bytes: _PositiveInt = 8 * 2**20
+    shutdown_grace_s: _PositiveSeconds = 20.0
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_small_letters(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+        return value
+
+
+class DatabaseSettings(_Group):
+    database_url: SecretStr | None = None
+    freshet_data_dir: Path = Path(".data")
+    db_pool_size: _PositiveInt = 10
+    db_pool_timeout_s: _PositiveSeconds = 30.0
+    db_connect_timeout_s: _PositiveSeconds = 10.0
+
+
+class SecuritySettings(_Group):
+    secret_key: SecretStr | None = None
+    admin_email: str = "admin@example.com"
+    access_token_minutes: _PositiveInt = 15
+    refresh_token_days: _PositiveInt = 30
+    login_free_attempts: _PositiveInt = 5
+    login_lock_max_s: _PositiveSeconds = 900.0
+
+
+class ModelSettings(_Group):
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    chat_model: str = "gpt-4.1-mini"
+    model_first_token_s: _PositiveSeconds = 60.0
+    model_silence_s: _PositiveSeconds = 30.0
+    model_retries: Annotated[int, Field(ge=0, le=10)] = 2
+
+    @property
+    def uses_openai(self) -> bool:
+        """Whether an OpenAI-compatible server answers, and not the built-in answerer."""
+        return self.openai_api_key is not None or self.openai_base_url is not None
+
+
+class EmbeddingSettings(_Group):
+    embedding_model: str = BUILT_IN_EMBEDDER
+    embedding_dimensions: Annotated[int, Field(ge=1, le=4_000)] | None = None
+    embedding_timeout_s: _PositiveSeconds = 30.0
+    embedding_threads: _PositiveInt = 2
+
+    @property
+    def is_built_in(self) -> bool:
+        return self.embedding_model == BUILT_IN_EMBEDDER
+
+
+class ChatSettings(_Group):
+    max_running_runs: _PositiveInt = 5_000
+    history_tokens: Annotated[int, Field(ge=0)] = 2_000
+    context_tokens: _PositiveInt = 6_000
+    heartbeat_s: _PositiveSeconds = 15.0
+    store_retry_s: _PositiveSeconds = 60.0
+    process_heartbeat_s: _PositiveSeconds = 5.0
+
+
+class IngestSettings(_Group):
+    max_upload_bytes: _PositiveInt = 50 * 2**20
+    ingest_concurrency: _PositiveInt = 2
+    convert_timeout_s: _PositiveSeconds = 60.0
+    convert_memory_bytes: Annotated[int, Field(ge=256 * 2**20)] = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    server: ServerSettings
+    database: DatabaseSettings
+    security: SecuritySettings
+    model: ModelSettings
+    embedding: EmbeddingSettings
+    chat: ChatSettings
+    ingest: IngestSettings
+
+    @classmethod
+    def load(cls) -> Self:
+        """Raises `StartupRefused` for a value that is malformed, or unsafe with the others."""
+        try:
+            settings = cls(
+                server=ServerSettings(),
+                database=DatabaseSettings(),
+                security=SecuritySettings(),
+                model=ModelSettings(),
+                embedding=EmbeddingSettings(),
+                chat=ChatSettings(),
+                ingest=IngestSettings(),
+            )
+        except ValidationError as error:
+            raise StartupRefused(_in_words(error)) from error
+        settings.refuse_what_is_unsafe()
+        return settings
+
+    def refuse_what_is_unsafe(self) -> None:
+        if self.database.database_url is not None and self.security.secret_key is None:
+            raise StartupRefused(
+                "DATABASE_URL is set but SECRET_KEY is not. Tokens must outlive a restart and be the same in every process: "
+                "set SECRET_KEY to at least 32 random characters, for example from `openssl rand -hex 32`."
+            )
+        key = self.security.secret_key
+        if key is not None and len(key.get_secret_value()) < 32:
+            raise StartupRefused(
+                "SECRET_KEY is too short to sign tokens with: use at least 32 random characters."
+            )
+        if "*" in self.server.cors_origins and self.server.cors_credentials:
+            raise StartupRefused(
+                "CORS_ORIGINS is * while CORS_CREDENTIALS is on: every web site could act for a signed-in user. "
+                "Name the origins of your front ends, or set CORS_CREDENTIALS=false."
+            )
+        for origin in self.server.cors_origins:
+            if origin != "*" and (urlsplit(origin).scheme not in {"http", "https"} or urlsplit(origin).path):
+                raise StartupRefused(
+                    f"CORS_ORIGINS holds {origin!r}, which is no origin: write scheme, host and port, such as https://chat.example.com."
+                )
+        if self.model.uses_openai is False and not self.embedding.is_built_in:
+            raise StartupRefused(
+                f"EMBEDDING_MODEL is {self.embedding.embedding_model!r}, but there is no server to ask for it: "
+                f"set OPENAI_API_KEY or OPENAI_BASE_URL, or leave EMBEDDING_MODEL at {BUILT_IN_EMBEDDER}."
+            )
+
+
+def groups() -> tuple[type[BaseSettings], ...]:
+    """Every group, for the documentation's test."""
+    return (
+        ServerSettings,
+        DatabaseSettings,
+        SecuritySettings,
+        ModelSettings,
+        EmbeddingSettings,
+        ChatSettings,
+        IngestSettings,
+    )
+
+
+def _in_words(error: ValidationError) -> str:
+    lines = [
+        f"{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors(include_url=False)
+    ]
+    return "A setting cannot be used. " + "; ".join(lines) + ". docs/operations.md lists them all."
