@@ -1,0 +1,348 @@
+"""The tables. Migrations are written by hand beside them, and a test holds the two together.
+
+Identifiers are UUIDs made in Python, so that they are known before the row is; times are UTC, and the database's own clock.
+What a row is ordered by is a `position` that the database counts, as clocks of several processes disagree.
+"""
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    false,
+    func,
+    true,
+)
+from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_TIME = DateTime(timezone=True)
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "pk": "%(table_name)s_pkey",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text,
+        datetime: _TIME,
+        UUID: Uuid(as_uuid=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[dict[str, Any]]: JSONB(none_as_null=True),
+        bytes: LargeBinary,
+        float: Double,
+    }
+
+
+def _id() -> Mapped[UUID]:
+    return mapped_column(Uuid(as_uuid=True), primary_key=True, default=uuid4)
+
+
+def _created() -> Mapped[datetime]:
+    return mapped_column(_TIME, server_default=func.now())
+
+
+class User(Table):
+    __tablename__ = "users"
+    __table_args__ = (
+        CheckConstraint("role IN ('admin', 'user')", name="role"),
+        CheckConstraint("email = lower(email)", name="email"),
+    )
+
+    id: Mapped[UUID] = _id()
+    email: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(server_default="")
+    password_hash: Mapped[str]
+    role: Mapped[str]
+    is_active: Mapped[bool] = mapped_column(server_default=true())
+    created_at: Mapped[datetime] = _created()
+
+
+class RefreshToken(Table):
+    """`family_id` is shared by all tokens that descend from one login; a used token seen again ends its family."""
+
+    __tablename__ = "refresh_tokens"
+
+    id: Mapped[UUID] = _id()
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    family_id: Mapped[UUID] = mapped_column(index=True)
+    token_hash: Mapped[bytes] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _created()
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class ApiKey(Table):
+    """`prefix` is what may be shown of the key; the key itself is known to its owner alone."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = _id()
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str]
+    key_hash: Mapped[bytes] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _created()
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class LoginFailures(Table):
+    """How often login failed of late, by `subject`: `account:<email>` or `address:<ip>`."""
+
+    __tablename__ = "login_failures"
+
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int]
+    last_failed_at: Mapped[datetime]
+
+
+class Assistant(Table):
+    """`collection_ids` of an assistant are the rows of `assistant_collections`; none means that it answers from no documents."""
+
+    __tablename__ = "assistants"
+    __table_args__ = (
+        CheckConstraint("top_k BETWEEN 0 AND 50", name="top_k"),
+        CheckConstraint("similarity_cutoff BETWEEN -1 AND 1", name="similarity_cutoff"),
+    )
+
+    id: Mapped[UUID] = _id()
+    slug: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(server_default="")
+    instructions: Mapped[str] = mapped_column(server_default="")
+    context: Mapped[str] = mapped_column(server_default="")
+    first_message: Mapped[str] = mapped_column(server_default="")
+    response_shape: Mapped[dict[str, Any] | None]
+    model: Mapped[str | None]
+    model_parameters: Mapped[dict[str, Any]] = mapped_column(server_default=sql("'{}'::jsonb"))
+    user_authentication: Mapped[bool] = mapped_column(server_default=false())
+    is_enabled: Mapped[bool] = mapped_column(server_default=true())
+    top_k: Mapped[int] = mapped_column(server_default=sql("6"))
+    similarity_cutoff: Mapped[float] = mapped_column(server_default=sql("0.25"))
+    language: Mapped[str | None]
+    created_at: Mapped[datetime] = _created()
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+
+
+class Collection(Table):
+    """A set of documents. `chunk_count` is kept by a trigger on the chunks."""
+
+    __tablename__ = "collections"
+
+    id: Mapped[UUID] = _id()
+    name: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str] = mapped_column(server_default="")
+    chunk_count: Mapped[int] = mapped_column(BigInteger, server_default=sql("0"))
+    created_at: Mapped[datetime] = _created()
+
+
+class AssistantCollection(Table):
+    __tablename__ = "assistant_collections"
+
+    assistant_id: Mapped[UUID] = mapped_column(
+        ForeignKey("assistants.id", ondelete="CASCADE"), primary_key=True
+    )
+    collection_id: Mapped[UUID] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class Document(Table):
+    """`text` is the converted text that the chunks' offsets count in; `pages` is `[{label, start, end}]` in the same offsets.
+
+    `content_sha256` and `content` are of the file as it was uploaded: the same bytes in one collection are one document.
+    """
+
+    __tablename__ = "documents"
+    __table_args__ = (
+        UniqueConstraint("collection_id", "content_sha256"),
+        CheckConstraint("status IN ('pending', 'processing', 'ready', 'failed')", name="status"),
+    )
+
+    id: Mapped[UUID] = _id()
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    file_name: Mapped[str]
+    declared_type: Mapped[str | None]
+    media_type: Mapped[str | None]
+    kind: Mapped[str | None]
+    title: Mapped[str | None]
+    url: Mapped[str | None]
+    content_sha256: Mapped[bytes]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str]
+    error_reason: Mapped[str | None]
+    error_message: Mapped[str | None]
+    warnings: Mapped[list[dict[str, Any]]] = mapped_column(server_default=sql("'[]'::jsonb"))
+    pages: Mapped[list[dict[str, Any]]] = mapped_column(server_default=sql("'[]'::jsonb"))
+    text: Mapped[str | None]
+    chunk_count: Mapped[int] = mapped_column(Integer, server_default=sql("0"))
+    created_at: Mapped[datetime] = _created()
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+
+
+class DocumentFile(Table):
+    """The bytes as they were uploaded, apart from the document, as hardly any query wants them."""
+
+    __tablename__ = "document_files"
+
+    document_id: Mapped[UUID] = mapped_column(
+        ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True
+    )
+    content: Mapped[bytes]
+
+
+class Chunk(Table):
+    """A passage: the characters `start_offset` to `end_offset` of its document's text.
+
+    `heading` is the path of headings above it, joined by " > ". The embedding has the dimension of the one row of `embedders`;
+    its index is made when that row is, on the embedding cast to that dimension, and is not known here.
+    """
+
+    __tablename__ = "chunks"
+    __table_args__ = (
+        Index("chunks_words_idx", "words", postgresql_using="gin"),
+        UniqueConstraint("document_id", "ordinal"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    document_id: Mapped[UUID] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"))
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    ordinal: Mapped[int]
+    start_offset: Mapped[int]
+    end_offset: Mapped[int]
+    page_label: Mapped[str | None]
+    heading: Mapped[str] = mapped_column(server_default="")
+    text: Mapped[str]
+    embedding: Mapped[Any] = mapped_column(HALFVEC())
+    words: Mapped[Any] = mapped_column(
+        TSVECTOR,
+        Computed("to_tsvector('english'::regconfig, (heading || ' '::text) || text)", persisted=True),
+    )
+
+
+class Lexeme(Table):
+    """In how many chunks a lexeme stands; kept by a trigger on the chunks."""
+
+    __tablename__ = "lexemes"
+
+    lexeme: Mapped[str] = mapped_column(primary_key=True)
+    chunk_count: Mapped[int] = mapped_column(BigInteger)
+
+
+class EmbedderRecord(Table):
+    """The one embedder that all embeddings in this database come from."""
+
+    __tablename__ = "embedders"
+    __table_args__ = (CheckConstraint("only_row", name="only_row"),)
+
+    only_row: Mapped[bool] = mapped_column(primary_key=True, server_default=true())
+    name: Mapped[str]
+    dimensions: Mapped[int]
+
+
+class Session(Table):
+    """A conversation. `user_id` is whose it is; null: whoever knows its id. It outlives the assistant it was opened with.
+
+    `forgotten_up_to` is the position of the last message that a reset has put out of sight.
+    """
+
+    __tablename__ = "sessions"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    assistant_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("assistants.id", ondelete="SET NULL"), index=True
+    )
+    forgotten_up_to: Mapped[int] = mapped_column(BigInteger, server_default=sql("0"))
+    created_at: Mapped[datetime] = _created()
+    last_active_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+
+
+class Message(Table):
+    """`usage`, `steps`, `sources` and `citations` are those of the answer's stream."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        CheckConstraint("role IN ('user', 'assistant')", name="role"),
+        CheckConstraint("status IN ('running', 'completed', 'stopped', 'failed')", name="status"),
+        Index("messages_session_id_position_idx", "session_id", "position"),
+    )
+
+    id: Mapped[UUID] = _id()
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
+    role: Mapped[str]
+    status: Mapped[str]
+    text: Mapped[str] = mapped_column(server_default="")
+    finish_reason: Mapped[str | None]
+    error_code: Mapped[str | None]
+    sources: Mapped[list[dict[str, Any]]] = mapped_column(server_default=sql("'[]'::jsonb"))
+    citations: Mapped[list[dict[str, Any]]] = mapped_column(server_default=sql("'[]'::jsonb"))
+    steps: Mapped[list[dict[str, Any]]] = mapped_column(server_default=sql("'[]'::jsonb"))
+    visualization: Mapped[dict[str, Any] | None]
+    usage: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = _created()
+
+
+class Process(Table):
+    """A process that runs answers, for as long as its heartbeat is fresh."""
+
+    __tablename__ = "processes"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = _created()
+    heartbeat_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+
+
+class Run(Table):
+    """One answer being made, or made. That a session has one running run at the most is the partial unique index."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        CheckConstraint("status IN ('running', 'completed', 'stopped', 'failed')", name="status"),
+        Index(
+            "runs_one_running_a_session_key",
+            "session_id",
+            unique=True,
+            postgresql_where=sql("status = 'running'"),
+        ),
+        Index("runs_running_process_id_idx", "process_id", postgresql_where=sql("status = 'running'")),
+    )
+
+    id: Mapped[UUID] = _id()
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), index=True)
+    assistant_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("assistants.id", ondelete="SET NULL"), index=True
+    )
+    user_message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), index=True)
+    message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), unique=True)
+    process_id: Mapped[UUID]
+    status: Mapped[str]
+    error_code: Mapped[str | None]
+    started_at: Mapped[datetime] = _created()
+    ended_at: Mapped[datetime | None]
