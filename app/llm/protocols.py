@@ -1,0 +1,110 @@
+"""The first of the two seams: what the rest of Freshet asks of a language model and of an embedder."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+"""One embedding: shape (dimensions,), unit length."""
+
+Matrix = NDArray[np.float32]
+"""One embedding a row: shape (texts, dimensions), rows of unit length."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What a source says, as the model is given it; `number` is the n of its `[n]` mark, from 1."""
+
+    number: int
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One turn, ready to be asked.
+
+    `messages` is the whole of it for a language model. `question` and `passages` are the same turn unformatted, for an
+    answerer that quotes instead of writing.
+    """
+
+    messages: Sequence[ChatMessage]
+    question: str
+    passages: Sequence[Passage] = ()
+    model: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of an answer: why it ended, as the model says it (`stop`, `length`, …), and what it cost, if it says so."""
+
+    reason: str
+    usage: Usage | None
+
+
+class ChatModel(Protocol):
+    @property
+    def name(self) -> str:
+        """The model that answers when a prompt names none."""
+        ...
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def notice(self) -> str | None:
+        """What a reader must know of answers of this model, if anything."""
+        ...
+
+    def stream(self, prompt: Prompt) -> AsyncGenerator[list[str] | Finish]:
+        """The pieces of text of the answer, all that arrived together in one list, then one `Finish`, last.
+
+        Raises `ModelFailed`. Whoever iterates closes it (`aclosing`), which ends the request.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Embedder(Protocol):
+    @property
+    def name(self) -> str:
+        """What tells its vectors from those of another; stored beside them."""
+        ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest passage that it reads whole, in its own tokens."""
+        ...
+
+    def count_tokens(self, text: str) -> int: ...
+
+    async def embed_question(self, question: str) -> Vector:
+        """Raises `ModelFailed`."""
+        ...
+
+    async def embed_passages(self, passages: Sequence[str]) -> Matrix:
+        """In order. Raises `ModelFailed`."""
+        ...
+
+    async def aclose(self) -> None: ...
