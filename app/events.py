@@ -1,0 +1,147 @@
+"""The lines of a streamed answer, as types. `docs/protocol.md` is the contract; names here only grow.
+
+An event is encoded once, with the sequence number that its run's log gives it, and every reader gets the same bytes.
+"""
+
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+
+StepType = Literal[
+    "initialization",
+    "history_loading",
+    "vectorization",
+    "retrieval",
+    "synthesis",
+    "user_persistence",
+    "assistant_persistence",
+    "completed",
+]
+
+_encode = msgspec.json.Encoder().encode
+
+HEARTBEAT_LINE = b'{"type":"heartbeat"}\n'
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line. `type_name` is its `type`; the fields follow `seq`, those at their default left out."""
+
+    type_name: ClassVar[str]
+    terminal: ClassVar[bool] = False
+
+    def lines(self, first_seq: int) -> list[bytes]:
+        """The NDJSON lines, numbered from `first_seq`."""
+        return [b'{"type":"%b","seq":%d,%b\n' % (self.type_name.encode(), first_seq, _encode(self)[1:])]
+
+
+class Start(Event, frozen=True):
+    type_name = "start"
+
+    run_id: str
+    session_id: str
+    message_id: str
+    user_message_id: str
+    protocol: int
+    model: "ModelOfAnswer"
+
+
+class ModelOfAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`notice` is what a reader must know of answers of this model, such as that it is no language model."""
+
+    name: str
+    provider: str
+    notice: str | None = None
+
+
+class Tokens(Event, frozen=True):
+    """The pieces of text that came together: a `token` line each."""
+
+    type_name = "token"
+
+    contents: list[str]
+
+    def lines(self, first_seq: int) -> list[bytes]:
+        return [
+            b'{"type":"token","seq":%d,"content":%b}\n' % (seq, _encode(content))
+            for seq, content in enumerate(self.contents, first_seq)
+        ]
+
+
+class Step(Event, frozen=True):
+    """`duration` is in seconds, on the closing event, which repeats what the opening one said."""
+
+    type_name = "step"
+
+    step_type: StepType
+    status: Literal["running", "completed", "failed"]
+    step_id: str
+    parent_id: str | None
+    label: str | None = None
+    duration: float | None = None
+    payload: dict[str, Any] | None = None
+
+
+class Status(Event, frozen=True):
+    type_name = "status"
+
+    message: str
+
+
+class Source(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A passage that the answer was given; `id` is the n of its `[n]` mark, `content` the same as `text`."""
+
+    id: str
+    text: str
+    score: float
+    name: str
+    type: Literal["pdf", "docx", "txt", "web", "audio"]
+    content: str
+    metadata: dict[str, Any]
+    url: str | None = None
+
+
+class Sources(Event, frozen=True):
+    type_name = "sources"
+
+    data: list[Source]
+
+
+class TokenUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`estimated` where the model did not say what it counted."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    estimated: bool = False
+
+
+class Done(Event, frozen=True):
+    type_name = "done"
+    terminal = True
+
+    status: Literal["completed", "stopped"]
+    message_id: str
+    finish_reason: str
+    usage: TokenUsage
+
+
+class Error(Event, frozen=True):
+    type_name = "error"
+    terminal = True
+
+    code: str
+    message: str
+    error: str
+    retryable: bool
+
+
+def sse_frame(line: bytes, seq: int) -> bytes:
+    """The same event as a server-sent event; a token's text is given under both of its names."""
+    data = line[:-1]
+    kind = data[9 : data.index(b'"', 9)]
+    if kind == b"token":
+        content = data[data.index(b'"content":') + 10 : -1]
+        data = b'%b,"text":%b}' % (data[:-1], content)
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (seq, kind, data)
