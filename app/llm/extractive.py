@@ -1,0 +1,125 @@
+"""The built-in answerer: it quotes the sentences of the given passages that answer the question best. No key, no network, no language model."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from typing import NamedTuple
+
+from app.llm.protocols import Finish, Passage, Prompt, Usage
+
+NOTHING_FOUND = "I found nothing about this in the documents that I can quote from."
+
+_MAX_QUOTES = 3
+# A further sentence is quoted only if it says nearly as much about the question as the best one.
+_WORTH_QUOTING = 0.6
+# Of the question's words, weighted by how rare they are: with less in common, a sentence is about something else.
+_LEAST_COVERAGE = 0.3
+# A passage this close to the question (cosine) is quoted from its beginning even without a word in common.
+_CLOSE_IN_MEANING = 0.5
+
+_WORD = re.compile(r"\w+")
+_PIECE = re.compile(r"\s*\S+")
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])|\n+")
+_NO_SENTENCE = re.compile(r"#+\s|```|~~~|\|?[\s:|-]+$")
+_LIST_MARK = re.compile(r"^(?:[-*+•]|\d+[.)])\s+|^>\s+")
+_MARKUP = re.compile(r"\*\*|__|(?<!\w)_|_(?!\w)")
+_ENGLISH_STOP_WORDS = frozenset(
+    "a about an and any are as at be been but by can could did do does for from get had has have how i if in into is it its may me my of on or"
+    " our shall should so than that the their them then there these they this those to was we were what when where which while who whom whose"
+    " why will with would you your".split()
+)
+
+
+class _Sentence(NamedTuple):
+    text: str
+    passage: Passage
+    words: frozenset[str]
+
+
+class ExtractiveModel:
+    name = "extractive"
+    provider = "built-in"
+    notice = "No language model is configured: this answer is quoted word for word from the sources."
+
+    async def aclose(self) -> None:
+        pass
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[list[str] | Finish]:
+        words = 0
+        for number, quote in enumerate(_best_sentences(prompt.question, prompt.passages)):
+            pieces = _PIECE.findall(f"{chr(10) * 2 if number else ''}{quote.text} [{quote.passage.number}]")
+            words += len(pieces)
+            yield pieces
+        if not words:
+            pieces = _PIECE.findall(NOTHING_FOUND)
+            words = len(pieces)
+            yield pieces
+        read = len(prompt.question.split()) + sum(len(passage.text.split()) for passage in prompt.passages)
+        yield Finish("stop", Usage(input_tokens=read, output_tokens=words))
+
+
+def _best_sentences(question: str, passages: Sequence[Passage]) -> list[_Sentence]:
+    sentences = [
+        _Sentence(text, passage, _content_words(text))
+        for passage in passages
+        for text in _sentences(passage.text)
+    ]
+    asked = _content_words(question)
+    known = Counter(word for sentence in sentences for word in sentence.words & asked)
+    weights = {word: math.log(1 + len(sentences) / (known[word] + 0.5)) for word in asked}
+    whole = sum(weights.values())
+
+    def coverage(sentence: _Sentence) -> float:
+        return sum(weights[word] for word in sentence.words & asked) / whole if whole else 0.0
+
+    def worth(sentence: _Sentence) -> float:
+        # Long sentences hold more words by chance: BM25's length normalisation, with b = 0.4 about 20 words.
+        return (
+            coverage(sentence)
+            * (0.75 + 0.25 * sentence.passage.score)
+            / (0.6 + 0.4 * max(len(sentence.words), 8) / 20)
+        )
+
+    ranked = sorted((s for s in sentences if coverage(s) >= _LEAST_COVERAGE), key=worth, reverse=True)
+    chosen: list[_Sentence] = []
+    for sentence in ranked:
+        if worth(sentence) < _WORTH_QUOTING * worth(ranked[0]) or len(chosen) == _MAX_QUOTES:
+            break
+        if all(sentence.text != other.text for other in chosen):
+            chosen.append(sentence)
+    if not chosen and passages:
+        closest = max(passages, key=lambda passage: passage.score)
+        if closest.score >= _CLOSE_IN_MEANING:
+            chosen = [sentence for sentence in sentences if sentence.passage is closest][:2]
+    return chosen
+
+
+def _sentences(text: str) -> list[str]:
+    lines = (line.strip() for line in _SENTENCE_END.split(text) if line)
+    bare = (
+        _MARKUP.sub("", _LIST_MARK.sub("", line)) for line in lines if line and not _NO_SENTENCE.match(line)
+    )
+    return [" ".join(line.split()) for line in bare if len(line) > 1]
+
+
+def _content_words(text: str) -> frozenset[str]:
+    words: set[str] = set()
+    for word in _WORD.findall(text.casefold()):
+        if word.isascii():
+            if word not in _ENGLISH_STOP_WORDS:
+                words.add(_stem(word))
+        elif ord(word[0]) >= 0x2E80 and len(word) > 1:
+            # Scripts without spaces: pairs of characters stand for words.
+            words.update(word[i : i + 2] for i in range(len(word) - 1))
+        else:
+            words.add(word)
+    return frozenset(words)
+
+
+def _stem(word: str) -> str:
+    """Enough to let "streams", "streamed" and "streaming" meet."""
+    for ending in ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)].rstrip("e")
+    return word.rstrip("e") if len(word) > 3 else word

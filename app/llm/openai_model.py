@@ -1,0 +1,240 @@
+"""Any OpenAI-compatible server as the chat model.
+
+The `openai` package makes the request and its retries; the lines of the answer are split and decoded here. Its own chunks are
+pydantic models, and building one costs about 200 µs a token, more than all the rest of an answer's way together.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+import msgspec
+from httpx2 import ConnectTimeout, HTTPError, Limits, Timeout
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    DefaultAioHttpClient,
+    OpenAIError,
+)
+
+from app.errors import ModelFailed, ModelIncomplete, ModelRejected, ModelSilent, ModelUnavailable
+from app.llm.protocols import ChatMessage, Finish, Prompt, Usage
+from app.patience import Patience
+from app.settings import ModelSettings
+
+T = TypeVar("T")
+
+_CONNECT_TIMEOUT_S = 10.0
+# How long the transport may take to notice that the answer is over, so that the connection can be used again.
+_END_OF_BODY_S = 0.5
+_REJECTING = {400, 401, 403, 404, 405, 409, 413, 422}
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+def create_client(
+    settings: ModelSettings, *, connections: int, timeout_s: float | None = None
+) -> AsyncOpenAI:
+    """A client of the configured server; its transport holds up to `connections` open at once (its own default is 100)."""
+    key = settings.openai_api_key
+    silence_s = timeout_s or max(settings.model_first_token_s, settings.model_silence_s)
+    return AsyncOpenAI(
+        # A server of one's own mostly wants no key, the client always wants one.
+        api_key=key.get_secret_value() if key is not None else "none",
+        base_url=settings.openai_base_url,
+        max_retries=settings.model_retries,
+        timeout=Timeout(silence_s, connect=_CONNECT_TIMEOUT_S, pool=silence_s),
+        http_client=DefaultAioHttpClient(
+            limits=Limits(max_connections=connections, max_keepalive_connections=connections)
+        ),
+    )
+
+
+class OpenAIModel:
+    provider = "openai"
+    notice = None
+
+    def __init__(self, client: AsyncOpenAI, settings: ModelSettings) -> None:
+        self._client = client
+        self._settings = settings
+        self._patience = Patience()
+
+    @property
+    def name(self) -> str:
+        return self._settings.chat_model
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[list[str] | Finish]:
+        """An answer that breaks off before its first token is asked for again, `model_retries` times; later it is the reader's."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._settings.model_first_token_s
+        for attempt in itertools.count(1):
+            answer = _Answer()
+            async with AsyncExitStack() as stack:
+                reads = await self._limited(self._open(prompt, stack), give_up_at - loop.time())
+                while not answer.ended:
+                    limit_s = self._settings.model_silence_s if answer.begun else give_up_at - loop.time()
+                    try:
+                        pieces = answer.feed(await self._limited(anext(reads, b""), limit_s))
+                    except ModelIncomplete as failure:
+                        pieces = answer.fail(failure)
+                    if pieces:
+                        yield pieces
+                if answer.failure is None:
+                    await self._read_to_the_end(reads)
+                    yield answer.finish()
+                    return
+            wait_s = min(8.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.75, 1.0)  # noqa: S311  # spreads load, guards nothing
+            if answer.begun or attempt > self._settings.model_retries or loop.time() + wait_s >= give_up_at:
+                raise answer.failure
+            await asyncio.sleep(wait_s)
+
+    async def _open(self, prompt: Prompt, stack: AsyncExitStack) -> AsyncIterator[bytes]:
+        """The answer's bytes, a read at a time; closing `stack` ends the request."""
+        response = await stack.enter_async_context(
+            self._client.chat.completions.with_streaming_response.create(
+                model=prompt.model or self.name,
+                messages=[_message(message) for message in prompt.messages],
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_headers={"accept-encoding": "identity"},
+                extra_body=dict(prompt.parameters),
+            )
+        )
+        return response.http_response.aiter_raw()
+
+    async def _read_to_the_end(self, reads: AsyncIterator[bytes]) -> None:
+        with contextlib.suppress(TimeoutError, HTTPError):
+            while await self._patience.wait(anext(reads, b""), _END_OF_BODY_S):
+                pass
+
+    async def _limited(self, awaitable: Awaitable[T], limit_s: float) -> T:
+        try:
+            return await self._patience.wait(awaitable, max(limit_s, 0.001))
+        except (TimeoutError, APITimeoutError) as error:
+            # The aiohttp transport calls a refused connection a timeout as well.
+            if isinstance(error.__cause__, ConnectTimeout):
+                raise ModelUnavailable("The language model cannot be reached.") from error
+            raise ModelSilent("The language model did not answer in time.") from error
+        except APIStatusError as error:
+            raise _rejection(error) from error
+        except APIConnectionError as error:
+            raise ModelUnavailable("The language model cannot be reached.") from error
+        except HTTPError as error:
+            raise ModelIncomplete("The connection to the language model broke off in its answer.") from error
+        except OpenAIError as error:
+            raise ModelUnavailable("The language model did not answer.") from error
+
+
+class _Answer:
+    """One answer as it comes in: takes reads that may end anywhere, gives the texts that they completed."""
+
+    __slots__ = ("_finish_reason", "_rest", "_usage", "begun", "ended", "failure")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._usage: Usage | None = None
+        self._finish_reason: str | None = None
+        self.begun = False
+        self.ended = False
+        self.failure: ModelIncomplete | None = None
+
+    def feed(self, read: bytes) -> list[str]:
+        """An empty read is the end of the stream. What came before a failure is still given."""
+        lines = (self._rest + (read or b"\n")).split(b"\n")
+        self._rest = lines.pop()
+        texts: list[str] = []
+        try:
+            for line in lines:
+                if line.startswith(b"data:") and (text := self._chunk(line[5:].strip())):
+                    texts.append(text)
+                    self.begun = True
+            if not read:
+                self._end()
+        except ModelIncomplete as failure:
+            self.fail(failure)
+        return texts
+
+    def fail(self, failure: ModelIncomplete) -> list[str]:
+        if not self.ended:
+            self.failure = failure
+            self.ended = True
+        return []
+
+    def finish(self) -> Finish:
+        return Finish(self._finish_reason or "stop", self._usage)
+
+    def _chunk(self, data: bytes) -> str | None:
+        if data == b"[DONE]":
+            self._end()
+            return None
+        try:
+            chunk = _decode_chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ModelIncomplete("The language model sent something that is not an answer.") from error
+        if chunk.error:
+            raise ModelIncomplete("The language model reported an error in the middle of its answer.")
+        if chunk.usage is not None:
+            self._usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+        if not chunk.choices:
+            return None
+        choice = chunk.choices[0]
+        if choice.finish_reason:
+            self._finish_reason = choice.finish_reason
+        return choice.delta.content if choice.delta is not None else None
+
+    def _end(self) -> None:
+        if self._finish_reason is None:
+            raise ModelIncomplete("The language model broke off before the end of its answer.")
+        if self._finish_reason == "stop" and not self.begun:
+            raise ModelIncomplete("The language model answered with nothing.")
+        self.ended = True
+
+
+def _message(message: ChatMessage) -> Any:
+    return {"role": message.role, "content": message.content}
+
+
+def _rejection(error: APIStatusError) -> ModelFailed:
+    if error.status_code in {401, 403}:
+        return ModelRejected(
+            "The language model refused the server's key. Its administrator should check OPENAI_API_KEY."
+        )
+    if error.status_code in _REJECTING:
+        return ModelRejected(
+            f"The language model refused the request (status {error.status_code}): the model's name or a parameter may be wrong."
+        )
+    if error.status_code == 429:
+        return ModelUnavailable(
+            "The language model has too much to do, or its quota is used up. Ask again later."
+        )
+    return ModelUnavailable(f"The language model failed (status {error.status_code}).")
