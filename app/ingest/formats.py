@@ -1,0 +1,165 @@
+"""Which formats there are, and which one a file is, told by its first bytes and its name together."""
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+from app.errors import DocumentRefused
+
+_EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
+
+Kind = Literal["pdf", "docx", "txt", "web"]
+Container = Literal["text", "pdf", "zip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """`reader` is the module of `app.ingest.readers` that reads it; `name` is as it stands in a sentence."""
+
+    name: str
+    media_type: str
+    kind: Kind
+    container: Container
+    extensions: tuple[str, ...]
+    reader: str
+
+
+PLAIN = Format("plain text", "text/plain", "txt", "text", ("txt", "text", "log"), "text")
+MARKDOWN = Format("Markdown", "text/markdown", "txt", "text", ("md", "markdown", "mdown", "mkd"), "markdown")
+HTML = Format("an HTML page", "text/html", "web", "text", ("html", "htm", "xhtml"), "html")
+PDF = Format("a PDF", "application/pdf", "pdf", "pdf", ("pdf",), "pdf")
+DOCX = Format(
+    "a Word document (.docx)",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "docx",
+    "zip",
+    ("docx",),
+    "docx",
+)
+
+FORMATS = (PDF, DOCX, HTML, MARKDOWN, PLAIN)
+SUPPORTED = "PDF, Word (.docx), HTML, Markdown and plain text can be read."
+
+_BY_EXTENSION = {extension: one for one in FORMATS for extension in one.extensions}
+_BY_MEDIA_TYPE = {one.media_type: one for one in FORMATS} | {
+    "application/xhtml+xml": HTML,
+    "text/x-markdown": MARKDOWN,
+}
+
+_OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+
+# Signatures that no text starts with by chance. The rest, in _SHORT, count only before bytes that are not text.
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"PK\x05\x06", "an empty ZIP archive"),
+    (_OLE2, "an older Microsoft Office file (OLE2)"),
+    (b"{\\rtf", "an RTF document"),
+    (b"%!PS", "a PostScript file"),
+    (b"\x7fELF", "a program (ELF)"),
+    (b"\x89PNG\r\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"RIFF", "a RIFF sound, film or picture"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"SQLite format 3\x00", "a SQLite database"),
+    (b"\xcf\xfa\xed\xfe", "a program (Mach-O)"),
+    (b"\xca\xfe\xba\xbe", "a program (Mach-O or Java)"),
+    (b"!BDN", "an Outlook mailbox"),
+)
+_SHORT: tuple[tuple[bytes, str], ...] = (
+    (b"MZ", "a Windows program"),
+    (b"BM", "a BMP picture"),
+    (b"BZh", "a bzip2 archive"),
+    (b"ID3", "an MP3 sound"),
+)
+_PDF_HEADER_WITHIN = 1024
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\b\x1b"))
+_MAX_CONTROL_SHARE = 0.05
+_BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+
+
+def is_binary(content: bytes) -> bool:
+    """Whether it is no text: compressed data has control characters in a tenth of its bytes, text in none. Text in
+    UTF-16 is told by its first bytes."""
+    head = content[:65_536]
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    return not content.startswith(_BOMS) and controls > _MAX_CONTROL_SHARE * len(head)
+
+
+def looks_like(content: bytes) -> str | None:
+    """What the first bytes say, in words, or None when they say nothing: then it may be text."""
+    if content.startswith(b"%PDF-"):
+        return "a PDF"
+    for signature, words in _SIGNATURES:
+        if content.startswith(signature):
+            return words
+    for signature, words in _SHORT:
+        if content.startswith(signature) and is_binary(content):
+            return words
+    return None
+
+
+def recognise(content: bytes, file_name: str, declared_type: str | None = None) -> Format:
+    """The format of a file. The name's extension decides which one is meant, then `declared_type`, then the
+    content alone; what is meant must agree with the first bytes. Raises DocumentRefused."""
+    if not content:
+        raise DocumentRefused("empty", "The file is empty.")
+    extension = _extension(file_name)
+    meant = _BY_EXTENSION.get(extension) or _BY_MEDIA_TYPE.get(_media_type(declared_type))
+    if meant is None and extension:
+        raise DocumentRefused("unsupported", f"Files named .{extension} cannot be read. {SUPPORTED}")
+    if meant is None:
+        return _by_content(content)
+    _check(content, meant)
+    return meant
+
+
+def _extension(file_name: str) -> str:
+    extension = PurePath(file_name.replace("\\", "/")).suffix[1:]
+    return extension.lower() if _EXTENSION.fullmatch(extension) else ""
+
+
+def _media_type(declared_type: str | None) -> str:
+    return (declared_type or "").partition(";")[0].strip().lower()
+
+
+def _by_content(content: bytes) -> Format:
+    seen = looks_like(content)
+    if seen == "a PDF":
+        return PDF
+    if seen == "a ZIP archive":
+        return DOCX
+    if seen is not None:
+        raise DocumentRefused("unsupported", f"The file looks like {seen}. {SUPPORTED}")
+    start = content[:512].lstrip().lower()
+    return HTML if start.startswith((b"<!doctype html", b"<html")) else PLAIN
+
+
+def _check(content: bytes, meant: Format) -> None:
+    seen = looks_like(content)
+    if meant.container == "pdf" and b"%PDF-" in content[:_PDF_HEADER_WITHIN]:
+        return
+    if meant.container == "zip" and seen == "a ZIP archive":
+        return
+    if (
+        meant.container == "zip"
+        and content.startswith(_OLE2)
+        and "EncryptedPackage".encode("utf-16-le") in content
+    ):
+        raise DocumentRefused(
+            "encrypted", "The document is protected with a password. Save it without one and try again."
+        )
+    if meant.container == "text" and seen is None:
+        return
+    if seen is not None:
+        raise DocumentRefused(
+            "unsupported", f"The file should be {meant.name}, but looks like {seen}. {SUPPORTED}"
+        )
+    what = "holds no such data" if is_binary(content) else "looks like plain text"
+    raise DocumentRefused("broken", f"The file should be {meant.name}, but {what}.")
