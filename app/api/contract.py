@@ -1,0 +1,36 @@
+"""What endpoints declare alike: how they fail, and how their lists are cut into pages."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Query
+
+from app.api.errors import Problem
+
+_REASONS = {
+    400: "The body cannot be read.",
+    401: "The credential does not count, or there is none.",
+    403: "This is for administrators.",
+    404: "There is none.",
+    409: "It cannot be so beside what there is.",
+    413: "The body is too large.",
+    422: "The request is not as it should be.",
+    502: "The embedder failed.",
+    503: "Not now; the header Retry-After says when to try again, in seconds.",
+    504: "The embedder took too long.",
+}
+
+T = TypeVar("T")
+
+Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
+
+Cursor = Query(max_length=200, description="The `next` of the page before.")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem, "description": _REASONS[status]} for status in (*statuses, 503)}
+
+
+def cut(rows: list[T], limit: int, cursor: Callable[[T], str]) -> tuple[list[T], str | None]:
+    """The page, and the cursor of the next one, from `limit` rows and one more if there are more."""
+    return rows[:limit], cursor(rows[limit - 1]) if len(rows) > limit else None

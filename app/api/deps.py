@@ -1,0 +1,93 @@
+"""What endpoints are given: the services, which live as long as the process, and who asks."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
+
+from app.errors import Forbidden, Unauthenticated
+from app.resources import Resources
+from app.services.accounts import AccountService
+from app.services.assistants import AssistantService
+from app.services.chat import ChatService
+from app.services.knowledge import KnowledgeService
+from app.services.sessions import SessionService
+from app.services.viewer import ANONYMOUS, Account, Viewer
+
+bearer = HTTPBearer(
+    auto_error=False, description="An access token from `POST /api/v1/auth/login`, or an API key."
+)
+
+
+async def _resources(request: Request) -> Resources:
+    return request.app.state.resources
+
+
+ResourcesDep = Annotated[Resources, Depends(_resources)]
+
+
+async def _accounts(resources: ResourcesDep) -> AccountService:
+    return resources.accounts
+
+
+async def _assistants(resources: ResourcesDep) -> AssistantService:
+    return resources.assistants
+
+
+async def _knowledge(resources: ResourcesDep) -> KnowledgeService:
+    return resources.knowledge
+
+
+async def _chat(resources: ResourcesDep) -> ChatService:
+    return resources.chat
+
+
+async def _sessions(resources: ResourcesDep) -> SessionService:
+    return resources.sessions
+
+
+Accounts = Annotated[AccountService, Depends(_accounts)]
+Assistants = Annotated[AssistantService, Depends(_assistants)]
+Knowledge = Annotated[KnowledgeService, Depends(_knowledge)]
+Chat = Annotated[ChatService, Depends(_chat)]
+SessionHistory = Annotated[SessionService, Depends(_sessions)]
+
+
+async def _viewer(
+    request: Request, accounts: Accounts, _in_openapi: Annotated[object, Depends(bearer)]
+) -> Viewer:
+    """Anonymous without a credential, and with one that does not count: whether that is enough is the assistant's to say."""
+    header = request.headers.get("authorization")
+    if not header:
+        return ANONYMOUS
+    scheme, credential = get_authorization_scheme_param(header)
+    if scheme.lower() != "bearer" or not credential:
+        return Viewer(refusal="The Authorization header must be: Bearer, a space, and a token.")
+    try:
+        return Viewer(account=await accounts.authenticate(credential))
+    except Unauthenticated as error:
+        return Viewer(refusal=error.message)
+
+
+ViewerDep = Annotated[Viewer, Depends(_viewer)]
+
+
+async def _account(viewer: ViewerDep) -> Account:
+    if viewer.account is None:
+        raise Unauthenticated(
+            viewer.refusal or "This needs a user: send an access token or an API key as a bearer."
+        )
+    return viewer.account
+
+
+CurrentAccount = Annotated[Account, Depends(_account)]
+
+
+async def _admin(account: CurrentAccount) -> Account:
+    if not account.is_admin:
+        raise Forbidden("This is for administrators.")
+    return account
+
+
+Admin = Annotated[Account, Depends(_admin)]

@@ -1,0 +1,129 @@
+"""From what went wrong to a status code and one line of JSON: the only place that knows both."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from app import errors, json_text
+
+logger = logging.getLogger(__name__)
+
+# The nearest ancestor that stands here counts.
+_STATUS: dict[type[errors.FreshetError], int] = {
+    errors.FreshetError: 500,
+    errors.InvalidInput: 422,
+    errors.TooLarge: 413,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.Unavailable: 503,
+    errors.TooManyRequests: 429,
+    errors.ModelFailed: 502,
+    errors.ModelSilent: 504,
+}
+
+_CODES_OF_STATUS = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
+
+
+class Problem(BaseModel):
+    """How every failure looks. `code` is stable; `id` is the request's, as in the header `x-request-id`."""
+
+    type: str = "error"
+    code: str
+    message: str
+    error: str
+    detail: Any = None
+    id: str | None = None
+
+
+def problem(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    request_id: str | None,
+    detail: Any = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    body = {
+        "type": "error",
+        "code": code,
+        "message": message,
+        "error": message,
+        "detail": detail,
+        "id": request_id,
+    }
+    return Response(
+        json_text.encode(body), status, {"cache-control": "no-store", **(headers or {})}, "application/json"
+    )
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(errors.FreshetError, _expected)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(HTTPException, _of_the_framework)
+
+
+def status_of(error: errors.FreshetError) -> int:
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
+def headers_of(error: errors.FreshetError) -> dict[str, str]:
+    if isinstance(error, errors.Unavailable):
+        return {"retry-after": str(error.retry_after_s)}
+    if isinstance(error, errors.Unauthenticated):
+        return {"www-authenticate": "Bearer"}
+    return {}
+
+
+async def _expected(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.FreshetError)
+    status = status_of(error)
+    if status >= 500:
+        logger.warning("%s: %s", error.code, error.message, exc_info=error.__cause__)
+    return problem(
+        status,
+        error.code,
+        error.message,
+        request_id=_id(request),
+        detail=error.detail,
+        headers=headers_of(error),
+    )
+
+
+async def _malformed(request: Request, error: Exception) -> Response:
+    """What was sent is not repeated: it may hold secrets, or text that no JSON can carry."""
+    assert isinstance(error, RequestValidationError)
+    detail = [
+        {"loc": [str(part) for part in item["loc"]], "message": item["msg"], "type": item["type"]}
+        for item in error.errors()
+    ]
+    where = ".".join(detail[0]["loc"]) if detail else "body"
+    message = (
+        f"The request is not as it should be: {where}: {detail[0]['message'] if detail else 'unreadable'}."
+    )
+    return problem(422, "invalid_input", message, request_id=_id(request), detail=detail)
+
+
+async def _of_the_framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    # A body that cannot be parsed at all is malformed like any other.
+    status = 422 if error.status_code == 400 else error.status_code
+    code = _CODES_OF_STATUS.get(status, "invalid_input" if status < 500 else "internal_error")
+    message = f"{error.detail}.".replace("..", ".")
+    return problem(status, code, message, request_id=_id(request), headers=dict(error.headers or {}))
+
+
+def _id(request: Request) -> str | None:
+    return request.scope.get("request_id")

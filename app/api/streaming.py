@@ -1,0 +1,70 @@
+"""A run as an HTTP answer: its lines, written as they come, in the form that the client asked for."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Literal
+
+import anyio
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.events import HEARTBEAT_LINE, sse_frame
+from app.runs.log import Lines
+from app.runs.runner import Run
+
+Form = Literal["ndjson", "sse"]
+
+NDJSON = "application/x-ndjson"
+SSE = "text/event-stream"
+
+_SSE_HEARTBEAT = b": heartbeat\n\n"
+
+
+def form_of(accept: str | None) -> Form:
+    """SSE for those who ask for it; NDJSON for everybody else, `*/*` included."""
+    return "sse" if accept is not None and SSE in accept.lower() else "ndjson"
+
+
+class EventStream(Response):
+    """When its reader leaves it stops reading the log; the run goes on."""
+
+    def __init__(self, run: Run, batches: AsyncGenerator[Lines], form: Form) -> None:
+        self._batches = batches
+        self._write: Callable[[Lines], bytes] = _as_sse if form == "sse" else _as_ndjson
+        media_type = f"{SSE}; charset=utf-8" if form == "sse" else NDJSON
+        self.status_code = 200
+        self.background = None
+        self.raw_headers = [
+            (b"content-type", media_type.encode()),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+            (b"x-session-id", run.session_id.encode()),
+            (b"x-run-id", str(run.id).encode()),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # the framework's signature
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_cancel_when_gone, receive, tasks.cancel_scope)
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async with aclosing(self._batches) as batches:
+                async for batch in batches:
+                    await send({"type": "http.response.body", "body": self._write(batch), "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            tasks.cancel_scope.cancel()
+
+
+async def _cancel_when_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+def _as_ndjson(batch: Lines) -> bytes:
+    lines = batch.lines
+    return b"".join(lines) if len(lines) > 1 else lines[0] if lines else HEARTBEAT_LINE
+
+
+def _as_sse(batch: Lines) -> bytes:
+    if not batch.lines:
+        return _SSE_HEARTBEAT
+    return b"".join(sse_frame(line, seq) for seq, line in enumerate(batch.lines, batch.first_seq))

@@ -1,0 +1,301 @@
+"""Collections of documents, and the documents in them; for administrators."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from app.api.contract import Cursor, Limit, cut, problems
+from app.api.deps import Admin, Knowledge
+from app.api.text import Text
+from app.db.documents import DocumentView, Status
+from app.errors import InvalidInput
+from app.services.ingestion import Progress, Stage
+from app.services.knowledge import DEFAULT_COLLECTION, LONGEST_NAME, CollectionChange
+
+router = APIRouter(tags=["documents"])
+
+_MAX_EXCERPT = 100_000
+_MAX_OFFSET = 2**31 - 2
+
+CollectionIdentifier = Annotated[
+    Text, Path(min_length=1, max_length=LONGEST_NAME, description="A name or an id.")
+]
+CollectionName = Annotated[
+    Text,
+    Field(
+        min_length=1,
+        max_length=LONGEST_NAME,
+        description="Without slashes, control characters, or blanks around it; not an id.",
+    ),
+]
+Description = Annotated[Text, Field(max_length=2_000)]
+
+
+class NewCollection(BaseModel):
+    name: CollectionName
+    description: Description = ""
+
+
+class ChangeOfCollection(BaseModel):
+    """What is not sent, or null, stays as it is."""
+
+    name: CollectionName | None = None
+    description: Description | None = None
+
+    def given(self) -> CollectionChange:
+        fields = CollectionChange()
+        if self.name is not None:
+            fields["name"] = self.name
+        if self.description is not None:
+            fields["description"] = self.description
+        return fields
+
+
+class Collection(BaseModel):
+    """`chunk_count` is how many passages can be found in it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    name: str
+    description: str
+    document_count: int
+    chunk_count: int
+    created_at: datetime
+
+
+class CollectionPage(BaseModel):
+    """`next` is the `cursor` of the page that follows, null at the end."""
+
+    items: list[Collection]
+    next: str | None
+
+
+class CollectionOfDocument(BaseModel):
+    id: UUID
+    name: str
+
+
+class Failure(BaseModel):
+    """`reason` is a stable word, `message` is for people."""
+
+    reason: str
+    message: str
+
+
+class ProgressOfDocument(BaseModel):
+    """`done` and `total` are passages."""
+
+    stage: Stage
+    done: int
+    total: int
+
+
+class Document(BaseModel):
+    """`progress` is known to the process that ingests the document, and null elsewhere; `error` is that of a `failed` one."""
+
+    id: UUID
+    collection: CollectionOfDocument
+    file_name: str
+    title: str | None
+    kind: str | None
+    media_type: str | None
+    url: str | None
+    size_bytes: int
+    status: Status
+    progress: ProgressOfDocument | None
+    error: Failure | None
+    warnings: list[str]
+    page_count: int
+    chunk_count: int
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, view: DocumentView, progress: Progress | None) -> "Document":
+        fields = asdict(view)
+        reason, message = view.error_reason, view.error_message
+        return cls(
+            **fields,
+            collection=CollectionOfDocument(id=view.collection_id, name=view.collection_name),
+            progress=ProgressOfDocument(**asdict(progress)) if progress is not None else None,
+            error=Failure(reason=reason, message=message or "") if reason is not None else None,
+        )
+
+
+class DocumentPage(BaseModel):
+    """`next` is the `cursor` of the page that follows, null at the end."""
+
+    items: list[Document]
+    next: str | None
+
+
+class Excerpt(BaseModel):
+    """The characters `start` to `end` of a text of `length` characters."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    text: str
+    start: int
+    end: int
+    length: int
+
+
+@router.post("/collections", status_code=201, responses=problems(400, 401, 403, 409, 413, 422))
+async def create_collection(body: NewCollection, knowledge: Knowledge, _: Admin) -> Collection:
+    return Collection.model_validate(
+        await knowledge.create_collection(body.name, description=body.description)
+    )
+
+
+@router.get("/collections", responses=problems(401, 403, 422))
+async def list_collections(
+    knowledge: Knowledge, _: Admin, limit: Limit = 50, cursor: Annotated[Text | None, Cursor] = None
+) -> CollectionPage:
+    """In the order of their names."""
+    rows = await knowledge.collections(after=cursor, limit=limit + 1)
+    rows, following = cut(rows, limit, lambda row: row.name)
+    return CollectionPage(items=[Collection.model_validate(row) for row in rows], next=following)
+
+
+@router.get("/collections/{collection}", responses=problems(401, 403, 404, 422))
+async def get_collection(collection: CollectionIdentifier, knowledge: Knowledge, _: Admin) -> Collection:
+    return Collection.model_validate(await knowledge.collection(collection))
+
+
+@router.patch("/collections/{collection}", responses=problems(400, 401, 403, 404, 409, 413, 422))
+async def change_collection(
+    collection: CollectionIdentifier, body: ChangeOfCollection, knowledge: Knowledge, _: Admin
+) -> Collection:
+    return Collection.model_validate(await knowledge.change_collection(collection, **body.given()))
+
+
+@router.delete("/collections/{collection}", status_code=204, responses=problems(401, 403, 404, 422))
+async def delete_collection(collection: CollectionIdentifier, knowledge: Knowledge, _: Admin) -> None:
+    """With all its documents."""
+    await knowledge.delete_collection(collection)
+
+
+_UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "collection": {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": LONGEST_NAME,
+                            "default": DEFAULT_COLLECTION,
+                            "description": "A name or an id. A name that there is none of makes a collection.",
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/documents",
+    status_code=202,
+    openapi_extra=_UPLOAD,
+    responses={
+        200: {"model": Document, "description": "The collection has these bytes already."},
+        **problems(400, 401, 403, 404, 413, 422),
+    },
+)
+async def add_document(request: Request, response: Response, knowledge: Knowledge, _: Admin) -> Document:
+    """Stores a file, which is then ingested in the background: ask for the document until its status is `ready` or `failed`.
+
+    The same bytes in one collection are one document; one that failed is tried again.
+    """
+    # Read here and not by the framework, which would take the whole file in before it asks who sends it.
+    async with _form(request) as form:
+        file, collection = form.get("file"), form.get("collection", DEFAULT_COLLECTION)
+        if not isinstance(file, UploadFile) or not isinstance(collection, str):
+            raise InvalidInput("The form needs a file in the field `file`, and a `collection` that is text.")
+        document, is_new = await knowledge.add(
+            collection, file.filename or "", await file.read(), file.content_type
+        )
+    if not is_new:
+        response.status_code = 200
+    return Document.of(document, knowledge.progress(document.id))
+
+
+@router.get("/documents", responses=problems(401, 403, 404, 422))
+async def list_documents(
+    knowledge: Knowledge,
+    _: Admin,
+    collection: Annotated[Text | None, Query(min_length=1, max_length=LONGEST_NAME)] = None,
+    status: Status | None = None,
+    limit: Limit = 50,
+    cursor: Annotated[
+        str | None, Query(pattern="^[0-9]{1,18}$", description="The `next` of the page before.")
+    ] = None,
+) -> DocumentPage:
+    """The newest first, of all collections or of one."""
+    before = int(cursor) if cursor is not None else None
+    rows = await knowledge.documents(collection=collection, status=status, before=before, limit=limit + 1)
+    rows, following = cut(rows, limit, lambda row: str(row.position))
+    return DocumentPage(items=[Document.of(row, knowledge.progress(row.id)) for row in rows], next=following)
+
+
+@router.get("/documents/{document_id}", responses=problems(401, 403, 404, 422))
+async def get_document(document_id: UUID, knowledge: Knowledge, _: Admin) -> Document:
+    return Document.of(await knowledge.document(document_id), knowledge.progress(document_id))
+
+
+@router.get("/documents/{document_id}/text", responses=problems(401, 403, 404, 409, 422))
+async def get_document_text(
+    document_id: UUID,
+    knowledge: Knowledge,
+    _: Admin,
+    start: Annotated[int, Query(ge=0, le=_MAX_OFFSET)] = 0,
+    end: Annotated[
+        int | None,
+        Query(ge=0, le=_MAX_OFFSET, description=f"At most {_MAX_EXCERPT:,} characters after the start."),
+    ] = None,
+) -> Excerpt:
+    """What the file was converted to; passages and citations count in its characters."""
+    end = start + _MAX_EXCERPT if end is None else end
+    if not start <= end <= start + _MAX_EXCERPT:
+        raise InvalidInput(f"The end must be 0 to {_MAX_EXCERPT:,} characters after the start.")
+    return Excerpt.model_validate(await knowledge.excerpt(document_id, start=start, end=end))
+
+
+@router.delete("/documents/{document_id}", status_code=204, responses=problems(401, 403, 404, 422))
+async def delete_document(document_id: UUID, knowledge: Knowledge, _: Admin) -> None:
+    await knowledge.delete_document(document_id)
+
+
+@asynccontextmanager
+async def _form(request: Request) -> AsyncGenerator[FormData]:
+    """The form sent; a file of more than a megabyte is on disk. Raises `InvalidInput`."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise InvalidInput("Send the file as multipart/form-data.")
+    parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=10)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidInput("The body is not a form as multipart/form-data has it, with one file.") from error
+    except ClientDisconnect as error:
+        raise InvalidInput("The upload broke off.") from error
+    try:
+        yield form
+    finally:
+        await form.close()

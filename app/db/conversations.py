@@ -1,0 +1,276 @@
+"""Sessions, their messages, and the runs that make the answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Interval, and_, bindparam, cast, func, insert, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.db import tables
+from app.db.tables import columns_of
+from app.errors import NotFound, SessionBusy
+
+_sessions = columns_of(tables.Session)
+_messages = columns_of(tables.Message)
+_runs = columns_of(tables.Run)
+_processes = columns_of(tables.Process)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    id: UUID
+    position: int
+    role: str
+    status: str
+    text: str
+    created_at: datetime
+    finish_reason: str | None
+    error_code: str | None
+    sources: list[dict[str, Any]]
+    citations: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
+    visualization: dict[str, Any] | None
+    usage: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnd:
+    """How an answer ended, as it is stored."""
+
+    status: str
+    text: str
+    finish_reason: str | None = None
+    error_code: str | None = None
+    sources: Sequence[dict[str, Any]] = ()
+    steps: Sequence[dict[str, Any]] = ()
+    usage: dict[str, Any] | None = None
+
+
+async def open_session(
+    session: AsyncSession, session_id: str, *, user_id: UUID | None, assistant_id: UUID
+) -> bool:
+    """Make or enter the session, and hold its row to the end of the transaction, so that turns come one after the other.
+
+    Says whether it was there before. Raises `NotFound` if it is another user's.
+    """
+    opened = upsert(_sessions).values(id=session_id, user_id=user_id, assistant_id=assistant_id)
+    statement = opened.on_conflict_do_update(
+        index_elements=[_sessions.c.id],
+        set_={"last_active_at": func.now()},
+        where=_visible_to(user_id),
+    ).returning(_sessions.c.created_at != _sessions.c.last_active_at)
+    was_there = (await session.execute(statement)).scalar_one_or_none()
+    if was_there is None:
+        raise NotFound("session", session_id)
+    return was_there
+
+
+async def add_turn(
+    session: AsyncSession,
+    *,
+    run_id: UUID,
+    process_id: UUID,
+    session_id: str,
+    assistant_id: UUID,
+    question_id: UUID,
+    question: str,
+    answer_id: UUID,
+) -> None:
+    """Store the question, reserve the answer, and note that it is being made. Raises `SessionBusy`."""
+    messages = (
+        insert(_messages)
+        .values(
+            [
+                {
+                    "id": question_id,
+                    "session_id": session_id,
+                    "role": "user",
+                    "status": "completed",
+                    "text": question,
+                },
+                {
+                    "id": answer_id,
+                    "session_id": session_id,
+                    "role": "assistant",
+                    "status": "running",
+                    "text": "",
+                },
+            ]
+        )
+        .cte("messages_of_the_turn")
+    )
+    run = insert(_runs).values(
+        id=run_id,
+        session_id=session_id,
+        assistant_id=assistant_id,
+        user_message_id=question_id,
+        message_id=answer_id,
+        process_id=process_id,
+        status="running",
+    )
+    try:
+        await session.execute(run.add_cte(messages))
+    except IntegrityError as error:
+        if "runs_one_running_a_session_key" in str(error.orig):
+            raise SessionBusy from error
+        raise
+
+
+async def end_turn(session: AsyncSession, *, run_id: UUID, answer_id: UUID, end: AnswerEnd) -> None:
+    """Store the answer and how it ended, once: a run that has already been ended stays as it is."""
+    run = (
+        update(_runs)
+        .where(_runs.c.id == run_id, _runs.c.status == "running")
+        .values(status=end.status, error_code=end.error_code, ended_at=func.now())
+        .returning(_runs.c.message_id)
+        .cte("ended_run")
+    )
+    answer = (
+        update(_messages)
+        .where(_messages.c.id == answer_id, _messages.c.id.in_(select(run.c.message_id)))
+        .values(
+            status=end.status,
+            text=end.text,
+            finish_reason=end.finish_reason,
+            error_code=end.error_code,
+            sources=list(end.sources),
+            steps=list(end.steps),
+            usage=end.usage,
+        )
+    )
+    await session.execute(answer)
+
+
+async def recent_messages(
+    session: AsyncSession, session_id: str, *, before_message: UUID, limit: int
+) -> list[StoredMessage]:
+    """The last `limit` messages that a reset has not put out of sight, in time order; failed answers without a text are left out."""
+    before = select(_messages.c.position).where(_messages.c.id == before_message).scalar_subquery()
+    statement = (
+        _visible_messages(session_id)
+        .where(_messages.c.position < before, _messages.c.status != "running", _messages.c.text != "")
+        .order_by(_messages.c.position.desc())
+        .limit(limit)
+    )
+    rows = (await session.execute(statement)).all()
+    return [StoredMessage(*row) for row in reversed(rows)]
+
+
+async def page_of_messages(
+    session: AsyncSession, session_id: str, *, user_id: UUID | None, before: int | None, limit: int
+) -> list[StoredMessage]:
+    """The last `limit` messages behind position `before` of a session that the user may see, in time order; none if there is none."""
+    statement = (
+        _visible_messages(session_id)
+        .where(_visible_to(user_id))
+        .order_by(_messages.c.position.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        statement = statement.where(_messages.c.position < before)
+    rows = (await session.execute(statement)).all()
+    return [StoredMessage(*row) for row in reversed(rows)]
+
+
+async def get_message(session: AsyncSession, message_id: UUID) -> StoredMessage | None:
+    statement = select(*_COLUMNS).where(_messages.c.id == message_id)
+    row = (await session.execute(statement)).one_or_none()
+    return StoredMessage(*row) if row is not None else None
+
+
+async def owner_of(session: AsyncSession, session_id: str) -> tuple[UUID | None] | None:
+    """The session's user, or no user, in a tuple; None if there is no such session."""
+    row = (
+        await session.execute(select(_sessions.c.user_id).where(_sessions.c.id == session_id))
+    ).one_or_none()
+    return (row.user_id,) if row is not None else None
+
+
+async def forget(session: AsyncSession, session_id: str, *, user_id: UUID | None) -> None:
+    """Put all messages up to now out of sight, of its user and of later answers."""
+    newest = select(func.coalesce(func.max(_messages.c.position), 0)).where(
+        _messages.c.session_id == session_id
+    )
+    await session.execute(
+        update(_sessions)
+        .where(_sessions.c.id == session_id, _visible_to(user_id))
+        .values(forgotten_up_to=newest.scalar_subquery())
+    )
+
+
+async def beat(session: AsyncSession, process_id: UUID) -> None:
+    """Note that the process lives."""
+    statement = upsert(_processes).values(id=process_id)
+    await session.execute(
+        statement.on_conflict_do_update(index_elements=[_processes.c.id], set_={"heartbeat_at": func.now()})
+    )
+
+
+async def end_abandoned_runs(
+    session: AsyncSession, process_id: UUID, *, running: Sequence[UUID], silence: timedelta
+) -> int:
+    """End, as interrupted, the runs of processes that have been silent for `silence`, and those of this process that it no longer runs.
+
+    A run of this process counts only when it is older than `silence`: it may have been accepted and not yet be among `running`.
+    """
+    long_ago = func.now() - cast(literal(silence), Interval)
+    living = select(_processes.c.id).where(_processes.c.heartbeat_at >= long_ago)
+    abandoned = or_(
+        _runs.c.process_id.not_in(living),
+        and_(
+            _runs.c.process_id == process_id, _runs.c.id.not_in(bindparam("running", running, expanding=True))
+        ),
+    )
+    runs = (
+        update(_runs)
+        .where(_runs.c.status == "running", _runs.c.started_at < long_ago, abandoned)
+        .values(status="failed", error_code="interrupted", ended_at=func.now())
+        .returning(_runs.c.message_id)
+        .cte("abandoned_runs")
+    )
+    answers = (
+        update(_messages)
+        .where(_messages.c.id.in_(select(runs.c.message_id)))
+        .values(status="failed", error_code="interrupted")
+        .returning(_messages.c.id)
+    )
+    return len((await session.execute(answers)).all())
+
+
+_COLUMNS = (
+    _messages.c.id,
+    _messages.c.position,
+    _messages.c.role,
+    _messages.c.status,
+    _messages.c.text,
+    _messages.c.created_at,
+    _messages.c.finish_reason,
+    _messages.c.error_code,
+    _messages.c.sources,
+    _messages.c.citations,
+    _messages.c.steps,
+    _messages.c.visualization,
+    _messages.c.usage,
+)
+
+
+def _visible_messages(session_id: str) -> Any:
+    return (
+        select(*_COLUMNS)
+        .join(_sessions, _sessions.c.id == _messages.c.session_id)
+        .where(_messages.c.session_id == session_id, _messages.c.position > _sessions.c.forgotten_up_to)
+    )
+
+
+def _visible_to(user_id: UUID | None) -> Any:
+    """An anonymous session is open to whoever knows its id; a user's to that user."""
+    return (
+        _sessions.c.user_id.is_(None)
+        if user_id is None
+        else or_(_sessions.c.user_id.is_(None), _sessions.c.user_id == user_id)
+    )

@@ -1,0 +1,67 @@
+"""The only place that puts the parts together."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from app import __version__
+from app.api.errors import add_error_handlers
+from app.api.middleware import BodyLimit, RequestGuard
+from app.api.v1 import assistants, auth, chat, documents, health, search
+from app.resources import Resources, open_resources
+from app.settings import Settings
+
+_API = "/api/v1"
+
+_DESCRIPTION = """\
+Answers from your own documents, streamed token by token, every claim tied to a source.
+
+Ask with `POST /api/v1/chat/stream`; the lines it answers with are described in `docs/protocol.md`.
+"""
+
+
+def create_app(
+    settings: Settings | None = None,
+    open_parts: Callable[[Settings], AbstractAsyncContextManager[Resources]] = open_resources,
+) -> FastAPI:
+    """The application; its parts live as long as its lifespan. Without settings, they are read from the environment."""
+    loaded = settings or Settings.load()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Resources]]:
+        async with open_parts(loaded) as resources:
+            app.state.resources = resources
+            yield {"resources": resources}
+
+    server = loaded.server
+    app = FastAPI(
+        title="Freshet",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(server.cors_origins),
+                allow_credentials=server.cors_credentials,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["x-session-id", "x-run-id", "x-request-id", "retry-after"],
+            ),
+            Middleware(RequestGuard),
+            Middleware(
+                BodyLimit,
+                max_bytes=server.max_body_bytes,
+                upload_paths=(f"{_API}/documents",),
+                max_upload_bytes=loaded.ingest.max_upload_bytes,
+            ),
+        ],
+    )
+    add_error_handlers(app)
+    app.include_router(health.router)
+    for router in (chat.router, assistants.router, documents.router, search.router, auth.router):
+        app.include_router(router, prefix=_API)
+    return app

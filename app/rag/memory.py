@@ -1,0 +1,25 @@
+"""What an assistant remembers of a conversation: its last turns, within a budget."""
+
+from collections.abc import Sequence
+
+from app.llm.protocols import ChatMessage
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a language model makes of it: four bytes of UTF-8 each, which is near for English and for Chinese."""
+    return len(text.encode("utf-8", "replace")) // 4 + 1
+
+
+def within_budget(messages: Sequence[ChatMessage], budget_tokens: int) -> list[ChatMessage]:
+    """The newest messages that fit together, in time order, beginning with a question of the user."""
+    kept: list[ChatMessage] = []
+    left = budget_tokens
+    for message in reversed(messages):
+        left -= estimated_tokens(message.content)
+        if left < 0:
+            break
+        kept.append(message)
+    kept.reverse()
+    while kept and kept[0].role != "user":
+        kept.pop(0)
+    return kept

@@ -1,0 +1,216 @@
+"""From a question to the events of its grounded answer. Each step takes the turn; the one that calls it reports and times it."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+from uuid import UUID
+
+from app.db.assistants import AssistantForTurn
+from app.errors import FreshetError
+from app.events import (
+    PROTOCOL_VERSION,
+    Event,
+    ModelOfAnswer,
+    Source,
+    Sources,
+    Start,
+    Tokens,
+    TokenUsage,
+)
+from app.llm.protocols import ChatMessage, ChatModel, Finish, Passage, Prompt, Vector
+from app.rag import memory, prompt
+from app.rag.retrieval import Hit, Query
+from app.rag.steps import OpenStep
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question that has been accepted and stored. `given_history` is what the client sent along, for this turn only."""
+
+    run_id: UUID
+    session_id: str
+    question_id: UUID
+    answer_id: UUID
+    assistant: AssistantForTurn
+    question: str
+    language: str | None
+    given_history: tuple[ChatMessage, ...] | None
+    session_is_new: bool
+
+
+class Knowledge(Protocol):
+    async def embed_question(self, question: str) -> Vector: ...
+
+    async def retrieve(self, embedding: Vector, query: Query) -> list[Hit]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the pipeline works with, besides the turn."""
+
+    model: ChatModel
+    knowledge: Knowledge
+    embedder_name: str
+    load_history: Callable[[Turn], Awaitable[Sequence[ChatMessage]]]
+    history_tokens: int
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The model has ended its answer; the last thing the pipeline yields."""
+
+    finish_reason: str
+    usage: TokenUsage
+
+
+async def answer(turn: Turn, parts: Parts) -> AsyncGenerator[Event | Answered]:
+    """`Start`, the steps, `Sources`, `Tokens` …, `Answered`. Raises `FreshetError` where a step failed, after its closing event."""
+    model = parts.model
+    yield Start(
+        run_id=str(turn.run_id),
+        session_id=turn.session_id,
+        message_id=str(turn.answer_id),
+        user_message_id=str(turn.question_id),
+        protocol=PROTOCOL_VERSION,
+        model=ModelOfAnswer(
+            name=turn.assistant.model or model.name, provider=model.provider, notice=model.notice
+        ),
+    )
+
+    history: Sequence[ChatMessage] = turn.given_history or ()
+    if turn.given_history is None and not turn.session_is_new:
+        loading = OpenStep("history_loading")
+        yield loading.opening
+        try:
+            history = await parts.load_history(turn)
+        except FreshetError:
+            yield loading.failed()
+            raise
+        yield loading.completed(message_count=len(history))
+    history = memory.within_budget(history, parts.history_tokens)
+
+    hits: list[Hit] = []
+    grounded = bool(turn.assistant.collection_ids) and turn.assistant.top_k > 0
+    if grounded:
+        async with aclosing(_retrieve(turn, parts, hits)) as events:
+            async for event in events:
+                yield event
+    passages = prompt.within_budget(
+        [Passage(number, hit.text, hit.similarity) for number, hit in enumerate(hits, 1)],
+        parts.context_tokens,
+    )
+
+    async with aclosing(_synthesise(turn, model, history, passages, grounded=grounded)) as events:
+        async for event in events:
+            yield event
+
+
+async def _retrieve(turn: Turn, parts: Parts, hits: list[Hit]) -> AsyncGenerator[Event]:
+    retrieval = OpenStep("retrieval")
+    yield retrieval.opening
+    vectorization = OpenStep("vectorization", parent=retrieval)
+    yield vectorization.opening
+    try:
+        embedding = await parts.knowledge.embed_question(turn.question)
+    except FreshetError:
+        yield vectorization.failed()
+        yield retrieval.failed()
+        raise
+    yield vectorization.completed(model_name=parts.embedder_name)
+    assistant = turn.assistant
+    query = Query(
+        question=turn.question,
+        collection_ids=assistant.collection_ids,
+        chunk_count=assistant.chunk_count,
+        top_k=assistant.top_k,
+        similarity_cutoff=assistant.similarity_cutoff,
+    )
+    try:
+        hits += await parts.knowledge.retrieve(embedding, query)
+    except FreshetError:
+        yield retrieval.failed()
+        raise
+    yield retrieval.completed(source_count=len(hits))
+    yield Sources(data=[_source(number, hit) for number, hit in enumerate(hits, 1)])
+
+
+async def _synthesise(
+    turn: Turn,
+    model: ChatModel,
+    history: Sequence[ChatMessage],
+    passages: Sequence[Passage],
+    *,
+    grounded: bool,
+) -> AsyncGenerator[Event | Answered]:
+    assistant = turn.assistant
+    asked = Prompt(
+        messages=prompt.build(
+            instructions=assistant.instructions,
+            context=assistant.context,
+            language=turn.language or assistant.language,
+            history=history,
+            question=turn.question,
+            passages=passages,
+            grounded=grounded,
+        ),
+        question=turn.question,
+        passages=passages,
+        model=assistant.model,
+        parameters=assistant.model_parameters,
+        language=turn.language or assistant.language,
+    )
+    synthesis = OpenStep("synthesis")
+    yield synthesis.opening
+    said_bytes = 0
+    finish: Finish | None = None
+    try:
+        async with aclosing(model.stream(asked)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Finish):
+                    finish = piece
+                else:
+                    said_bytes += sum(map(len, piece))
+                    yield Tokens(contents=piece)
+    except FreshetError:
+        yield synthesis.failed()
+        raise
+    assert finish is not None, "a model ends with its Finish, or raises"
+    usage = _usage(finish, asked, said_bytes)
+    yield synthesis.completed(
+        model_name=assistant.model or model.name,
+        model_provider=model.provider,
+        tokens={"input": usage.input_tokens, "output": usage.output_tokens},
+    )
+    yield Answered(finish.reason, usage)
+
+
+def _usage(finish: Finish, asked: Prompt, said_characters: int) -> TokenUsage:
+    if finish.usage is not None:
+        read, said = finish.usage.input_tokens, finish.usage.output_tokens
+        return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said)
+    read = sum(memory.estimated_tokens(message.content) for message in asked.messages)
+    said = said_characters // 4
+    return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said, estimated=True)
+
+
+def _source(number: int, hit: Hit) -> Source:
+    metadata: dict[str, Any] = {
+        "file_name": hit.file_name,
+        "document_id": str(hit.document_id),
+        "chunk_id": hit.chunk_id,
+    }
+    optional = {"page_label": hit.page_label, "heading": hit.heading, "title": hit.title, "url": hit.url}
+    metadata |= {name: value for name, value in optional.items() if value}
+    metadata |= {"start": hit.start, "end": hit.end}
+    return Source(
+        id=str(number),
+        text=hit.text,
+        score=round(hit.similarity, 4),
+        name=hit.title or hit.file_name,
+        type=cast("Any", hit.kind or "txt"),
+        content=hit.text,
+        metadata=metadata,
+        url=hit.url,
+    )

@@ -1,0 +1,161 @@
+"""What lives as long as the process: the pool, the models, the runs, and the services that use them."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from anyio import to_thread
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.db import embedders, migrations
+from app.db.engine import Sessions, create_engine
+from app.errors import DatabaseUnavailable, ShuttingDown, StartupRefused
+from app.ingest.convert import ConversionLimits, Converter
+from app.ingest.jobs import LocalJobs
+from app.llm.extractive import ExtractiveModel
+from app.llm.minilm import MiniLM
+from app.llm.protocols import ChatModel, Embedder
+from app.runs.runner import Runner
+from app.services.accounts import AccountService
+from app.services.assistants import AssistantService
+from app.services.chat import ChatService
+from app.services.knowledge import KnowledgeService
+from app.services.sessions import SessionService
+from app.settings import Settings
+
+_EMBEDDING_CONNECTIONS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    settings: Settings
+    engine: AsyncEngine
+    database: Sessions
+    model: ChatModel
+    embedder: Embedder
+    runner: Runner
+    accounts: AccountService
+    assistants: AssistantService
+    knowledge: KnowledgeService
+    chat: ChatService
+    sessions: SessionService
+
+    def drain(self) -> None:
+        """Take no new turns, and give those that run the grace period to end."""
+        self.runner.drain(self.settings.server.shutdown_grace_s)
+
+    async def check_ready(self) -> None:
+        """Raises `ShuttingDown`, or `DatabaseUnavailable` also when the schema is not the one expected."""
+        if self.runner.draining:
+            raise ShuttingDown("The server is about to stop.", retry_after_s=2)
+        async with self.database.read() as session:
+            revision = await migrations.current(session)
+        if revision != migrations.newest():
+            raise DatabaseUnavailable(
+                "The database's schema is not this version's. Run `freshet migrate`.", retry_after_s=30
+            )
+
+
+@asynccontextmanager
+async def open_resources(
+    settings: Settings, *, model: ChatModel | None = None, embedder: Embedder | None = None
+) -> AsyncGenerator[Resources]:
+    """Everything, from the settings; `model` and `embedder` take the place of those that the settings name.
+
+    The database must be at the newest schema. Raises `StartupRefused` with what to do about it.
+    """
+    url = settings.database.database_url
+    if url is None:
+        raise StartupRefused(
+            "There is no DATABASE_URL, and the embedded PostgreSQL is started by `freshet serve`."
+        )
+    async with AsyncExitStack() as stack:
+        engine = create_engine(url.get_secret_value(), settings.database)
+        stack.push_async_callback(engine.dispose)
+        database = Sessions(engine)
+        model = model or create_model(settings)
+        await stack.enter_async_context(aclosing(model))
+        embedder = embedder or await stack.enter_async_context(open_embedder(settings))
+        async with database.begin() as session:
+            await embedders.claim(session, embedder.name, embedder.dimensions)
+
+        limits = ConversionLimits(
+            time_s=settings.ingest.convert_timeout_s, memory_bytes=settings.ingest.convert_memory_bytes
+        )
+        converter = await stack.enter_async_context(
+            Converter(limits, workers=settings.ingest.ingest_concurrency)
+        )
+        jobs = LocalJobs(concurrency=settings.ingest.ingest_concurrency)
+        knowledge = KnowledgeService(
+            database, embedder, converter, jobs, max_upload_bytes=settings.ingest.max_upload_bytes
+        )
+        await stack.enter_async_context(jobs.running(knowledge.ingest_next))
+
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        runner = await stack.enter_async_context(
+            Runner(limit=settings.chat.max_running_runs, silence_s=settings.chat.heartbeat_s)
+        )
+        chat = ChatService(database, knowledge, model, runner, settings.chat, embedder_name=embedder.name)
+        heart = tasks.create_task(chat.keep_alive(), name="heartbeat")
+        stack.callback(heart.cancel)
+        yield Resources(
+            settings=settings,
+            engine=engine,
+            database=database,
+            model=model,
+            embedder=embedder,
+            runner=runner,
+            accounts=AccountService(database, settings.security, secret_key(settings)),
+            assistants=AssistantService(database),
+            knowledge=knowledge,
+            chat=chat,
+            sessions=SessionService(database),
+        )
+
+
+def create_model(settings: Settings) -> ChatModel:
+    if not settings.model.uses_openai:
+        return ExtractiveModel()
+    # Imported where it is used: it takes a second, a third of the start of a server that does without.
+    from app.llm.openai_model import OpenAIModel, create_client
+
+    return OpenAIModel(
+        create_client(settings.model, connections=settings.chat.max_running_runs), settings.model
+    )
+
+
+@asynccontextmanager
+async def open_embedder(settings: Settings) -> AsyncGenerator[Embedder]:
+    """Ready to embed: the built-in one has been loaded, any other has been asked once. Raises `StartupRefused` or `ModelFailed`."""
+    embedding = settings.embedding
+    if embedding.is_built_in:
+        built_in = MiniLM(embedding.embedding_threads)
+        await to_thread.run_sync(built_in.load)
+        yield built_in
+        return
+    from app.llm.openai_embedder import OpenAIEmbedder
+    from app.llm.openai_model import create_client
+
+    client = create_client(
+        settings.model, connections=_EMBEDDING_CONNECTIONS, timeout_s=embedding.embedding_timeout_s
+    )
+    async with client:
+        embedder = OpenAIEmbedder(client, embedding.embedding_model, embedding.embedding_dimensions)
+        await embedder.connect()
+        yield embedder
+
+
+def secret_key(settings: Settings) -> SecretStr:
+    """`SECRET_KEY`; without one, a key that is made once and kept beside the embedded database, for its owner's eyes alone."""
+    if settings.security.secret_key is not None:
+        return settings.security.secret_key
+    path = settings.database.freshet_data_dir / "secret_key"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), path.open("x") as file:
+        path.chmod(0o600)
+        file.write(secrets.token_hex(32))
+    return SecretStr(path.read_text().strip())
