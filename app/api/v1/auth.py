@@ -45,7 +45,7 @@ class TokensOut(BaseModel):
         return cls(**asdict(pair))
 
 
-class RefreshIn(BaseModel):
+class RefreshTokenIn(BaseModel):
     refresh_token: RefreshToken
 
 
@@ -130,7 +130,7 @@ async def login(
 
 
 @router.post("/auth/refresh", tags=["auth"], responses=problems(400, 401, 422))
-async def refresh(response: Response, accounts: Accounts, body: RefreshIn) -> TokensOut:
+async def refresh(response: Response, accounts: Accounts, body: RefreshTokenIn) -> TokensOut:
     """A new pair for a refresh token. A token that is sent twice ends the login that it comes from."""
     pair = await accounts.refresh(body.refresh_token)
     response.headers["cache-control"] = "no-store"
@@ -138,7 +138,7 @@ async def refresh(response: Response, accounts: Accounts, body: RefreshIn) -> To
 
 
 @router.post("/auth/logout", tags=["auth"], status_code=204, responses=problems(400, 422))
-async def logout(accounts: Accounts, body: RefreshIn) -> None:
+async def logout(accounts: Accounts, body: RefreshTokenIn) -> None:
     """Ends the login that the refresh token comes from; the access token lives on for its minutes."""
     await accounts.logout(body.refresh_token)
 
