@@ -5,20 +5,43 @@ for all of them looks every `tick_s` who has waited too long; so a limit is kept
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
+from contextlib import contextmanager
+from math import inf
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-class _Wait:
-    __slots__ = ("cancelling", "deadline", "expired", "task")
+class Limit:
+    """Limits the waits of one task, one after the other."""
 
-    def __init__(self, task: asyncio.Task[object], deadline: float) -> None:
-        self.task = task
-        self.deadline = deadline
+    __slots__ = ("_loop", "_task", "deadline", "expired")
+
+    def __init__(self, task: asyncio.Task[object]) -> None:
+        self._task = task
+        self._loop = task.get_loop()
+        self.deadline = inf
         self.expired = False
-        self.cancelling = task.cancelling()
+
+    async def wait(self, awaitable: Awaitable[T], limit_s: float) -> T:
+        """What the awaitable gives; raises `TimeoutError`, the awaitable having been cancelled, when it takes longer."""
+        self.deadline = self._loop.time() + limit_s
+        try:
+            return await awaitable
+        except asyncio.CancelledError:
+            # Ours, and nobody else has cancelled the task meanwhile: the same rule as in asyncio.timeout.
+            if self.expired and self._task.uncancel() == 0:
+                raise TimeoutError from None
+            raise
+        finally:
+            self.deadline = inf
+            self.expired = False
+
+    def look(self, now: float) -> None:
+        if self.deadline <= now and not self.expired:
+            self.expired = True
+            self._task.cancel()
 
 
 class Patience:
@@ -26,32 +49,26 @@ class Patience:
 
     def __init__(self, *, tick_s: float = 0.1) -> None:
         self._tick_s = tick_s
-        self._waits: set[_Wait] = set()
+        self._limits: set[Limit] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait(self, awaitable: Awaitable[T], limit_s: float) -> T:
-        """What the awaitable gives; raises `TimeoutError`, the awaitable having been cancelled, when it takes longer."""
+    @contextmanager
+    def limiting(self) -> Generator[Limit]:
+        """A limit on waits of the task that is running now."""
         task = asyncio.current_task()
         assert task is not None
-        loop = task.get_loop()
-        wait = _Wait(task, loop.time() + limit_s)
-        self._waits.add(wait)
+        limit = Limit(task)
+        self._limits.add(limit)
         if self._timer is None:
-            self._timer = loop.call_later(self._tick_s, self._look, loop)
+            self._timer = task.get_loop().call_later(self._tick_s, self._look)
         try:
-            return await awaitable
-        except asyncio.CancelledError:
-            # Ours, and nobody else has cancelled this task meanwhile: the same rule as in asyncio.timeout.
-            if wait.expired and task.uncancel() <= wait.cancelling:
-                raise TimeoutError from None
-            raise
+            yield limit
         finally:
-            self._waits.discard(wait)
+            self._limits.discard(limit)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
         now = loop.time()
-        for wait in self._waits:
-            if wait.deadline <= now and not wait.expired:
-                wait.expired = True
-                wait.task.cancel()
-        self._timer = loop.call_later(self._tick_s, self._look, loop) if self._waits else None
+        for limit in self._limits:
+            limit.look(now)
+        self._timer = loop.call_later(self._tick_s, self._look) if self._limits else None

@@ -69,7 +69,7 @@ def behaviour_of(name: str) -> Behaviour:
     behaviour = Behaviour()
     for part in parts:
         behaviour = _with_part(behaviour, part)
-    if behaviour.tokens < 1 or behaviour.per_write < 1:
+    if behaviour.tokens < 0 or behaviour.per_write < 1:
         raise ValueError(f"an answer has at least one token, and a write too: {name!r}")
     return behaviour
 

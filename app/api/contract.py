@@ -20,6 +20,9 @@ _REASONS = {
     504: "The embedder took too long.",
 }
 
+OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
+"""For `openapi_extra`: the endpoint takes a credential, and does without."""
+
 T = TypeVar("T")
 
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]

@@ -121,7 +121,7 @@ async def _of_the_framework(request: Request, error: Exception) -> Response:
     # A body that cannot be parsed at all is malformed like any other.
     status = 422 if error.status_code == 400 else error.status_code
     code = _CODES_OF_STATUS.get(status, "invalid_input" if status < 500 else "internal_error")
-    message = f"{error.detail}.".replace("..", ".")
+    message = f"{error.detail}."
     return problem(status, code, message, request_id=_id(request), headers=dict(error.headers or {}))
 
 

@@ -51,6 +51,8 @@ class RequestGuard:
 class BodyLimit:
     """Refuses a body that is larger than the limit, by what it declares or by what it turns out to be.
 
+    The framework's own limit answers in plain text where the length was declared, and every error here is one line of JSON.
+
     `upload_paths` are those that take files, and have a limit of their own.
     """
 

@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from httpx2 import ConnectTimeout, HTTPError, Limits, Timeout
@@ -27,8 +27,6 @@ from app.errors import ModelFailed, ModelIncomplete, ModelRejected, ModelSilent,
 from app.llm.protocols import ChatMessage, Finish, Prompt, Usage
 from app.patience import Patience
 from app.settings import ModelSettings
-
-T = TypeVar("T")
 
 _CONNECT_TIMEOUT_S = 10.0
 # How long the transport may take to notice that the answer is over, so that the connection can be used again.
@@ -97,26 +95,36 @@ class OpenAIModel:
         """An answer that breaks off before its first token is asked for again, `model_retries` times; later it is the reader's."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._settings.model_first_token_s
-        for attempt in itertools.count(1):
-            answer = _Answer()
-            async with AsyncExitStack() as stack:
-                reads = await self._limited(self._open(prompt, stack), give_up_at - loop.time())
-                while not answer.ended:
-                    limit_s = self._settings.model_silence_s if answer.begun else give_up_at - loop.time()
-                    try:
-                        pieces = answer.feed(await self._limited(anext(reads, b""), limit_s))
-                    except ModelIncomplete as failure:
-                        pieces = answer.fail(failure)
-                    if pieces:
-                        yield pieces
-                if answer.failure is None:
-                    await self._read_to_the_end(reads)
-                    yield answer.finish()
-                    return
-            wait_s = min(8.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.75, 1.0)  # noqa: S311  # spreads load, guards nothing
-            if answer.begun or attempt > self._settings.model_retries or loop.time() + wait_s >= give_up_at:
-                raise answer.failure
-            await asyncio.sleep(wait_s)
+        with self._patience.limiting() as limit:
+            for attempt in itertools.count(1):
+                answer = _Answer()
+                async with AsyncExitStack() as stack:
+                    with _failures():
+                        reads = await limit.wait(self._open(prompt, stack), give_up_at - loop.time())
+                    while not answer.ended:
+                        limit_s = self._settings.model_silence_s if answer.begun else give_up_at - loop.time()
+                        try:
+                            with _failures():
+                                read = await limit.wait(anext(reads, b""), limit_s)
+                        except ModelIncomplete as failure:
+                            answer.fail(failure)
+                        else:
+                            if pieces := answer.feed(read):
+                                yield pieces
+                    if answer.failure is None:
+                        with contextlib.suppress(TimeoutError, HTTPError):
+                            while await limit.wait(anext(reads, b""), _END_OF_BODY_S):
+                                pass
+                        yield answer.finish()
+                        return
+                wait_s = min(8.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.75, 1.0)  # noqa: S311  # spreads load, guards nothing
+                if (
+                    answer.begun
+                    or attempt > self._settings.model_retries
+                    or loop.time() + wait_s >= give_up_at
+                ):
+                    raise answer.failure
+                await asyncio.sleep(wait_s)
 
     async def _open(self, prompt: Prompt, stack: AsyncExitStack) -> AsyncIterator[bytes]:
         """The answer's bytes, a read at a time; closing `stack` ends the request."""
@@ -132,27 +140,25 @@ class OpenAIModel:
         )
         return response.http_response.aiter_raw()
 
-    async def _read_to_the_end(self, reads: AsyncIterator[bytes]) -> None:
-        with contextlib.suppress(TimeoutError, HTTPError):
-            while await self._patience.wait(anext(reads, b""), _END_OF_BODY_S):
-                pass
 
-    async def _limited(self, awaitable: Awaitable[T], limit_s: float) -> T:
-        try:
-            return await self._patience.wait(awaitable, max(limit_s, 0.001))
-        except (TimeoutError, APITimeoutError) as error:
-            # The aiohttp transport calls a refused connection a timeout as well.
-            if isinstance(error.__cause__, ConnectTimeout):
-                raise ModelUnavailable("The language model cannot be reached.") from error
-            raise ModelSilent("The language model did not answer in time.") from error
-        except APIStatusError as error:
-            raise _rejection(error) from error
-        except APIConnectionError as error:
+@contextlib.contextmanager
+def _failures() -> Generator[None]:
+    """What can go wrong at the other end, in our words."""
+    try:
+        yield
+    except (TimeoutError, APITimeoutError) as error:
+        # The aiohttp transport calls a refused connection a timeout as well.
+        if isinstance(error.__cause__, ConnectTimeout):
             raise ModelUnavailable("The language model cannot be reached.") from error
-        except HTTPError as error:
-            raise ModelIncomplete("The connection to the language model broke off in its answer.") from error
-        except OpenAIError as error:
-            raise ModelUnavailable("The language model did not answer.") from error
+        raise ModelSilent("The language model did not answer in time.") from error
+    except APIStatusError as error:
+        raise _rejection(error) from error
+    except APIConnectionError as error:
+        raise ModelUnavailable("The language model cannot be reached.") from error
+    except HTTPError as error:
+        raise ModelIncomplete("The connection to the language model broke off in its answer.") from error
+    except OpenAIError as error:
+        raise ModelUnavailable("The language model did not answer.") from error
 
 
 class _Answer:
@@ -184,11 +190,10 @@ class _Answer:
             self.fail(failure)
         return texts
 
-    def fail(self, failure: ModelIncomplete) -> list[str]:
+    def fail(self, failure: ModelIncomplete) -> None:
         if not self.ended:
             self.failure = failure
             self.ended = True
-        return []
 
     def finish(self) -> Finish:
         return Finish(self._finish_reason or "stop", self._usage)

@@ -37,18 +37,20 @@ class RunLog:
 
     async def follow(self, *, after: int, patience: Patience, silence_s: float) -> AsyncGenerator[Lines]:
         """All lines behind number `after`, to the end; those that are there together at once. Empty `Lines` after each `silence_s` without any."""
-        while True:
-            if len(self._lines) > after:
-                lines = self._lines[after:]
-                yield Lines(after + 1, lines)
-                after += len(lines)
-            elif self.closed:
-                return
-            else:
-                waiter = asyncio.get_running_loop().create_future()
-                self._waiters.append(waiter)
-                try:
-                    await patience.wait(waiter, silence_s)
-                except TimeoutError:
-                    self._waiters.remove(waiter)
-                    yield Lines(after + 1, [])
+        loop = asyncio.get_running_loop()
+        with patience.limiting() as limit:
+            while True:
+                if len(self._lines) > after:
+                    lines = self._lines[after:]
+                    yield Lines(after + 1, lines)
+                    after += len(lines)
+                elif self.closed:
+                    return
+                else:
+                    waiter = loop.create_future()
+                    self._waiters.append(waiter)
+                    try:
+                        await limit.wait(waiter, silence_s)
+                    except TimeoutError:
+                        self._waiters.remove(waiter)
+                        yield Lines(after + 1, [])

@@ -296,7 +296,7 @@ async def test_of_two_questions_that_race_one_is_answered(
     async def ask() -> None:
         response = await client.post(STREAM, json=body)
         statuses.append(response.status_code)
-        if response.status_code == 409:
+        if len(statuses) == 4:
             gate.set()
 
     with anyio.fail_after(10):

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StrictBool
 from pydantic.config import JsonDict
 
-from app.api.contract import Cursor, Limit, cut, problems
+from app.api.contract import OPTIONAL_USER, Cursor, Limit, cut, problems
 from app.api.deps import Admin, Assistants, ViewerDep
 from app.api.text import Text
 from app.db.assistants import AssistantView
@@ -20,6 +20,8 @@ from app.services.viewer import Viewer
 router = APIRouter(prefix="/assistants", tags=["assistants"])
 
 _MAX_SHAPE_BYTES = 65_536
+# Something, without control characters, with more than blanks.
+_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -34,10 +36,10 @@ def _keepable(shape: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 Identifier = Annotated[Text, Path(min_length=1, max_length=100, description="A slug or an id.")]
-Name = Annotated[Text, Field(min_length=1, max_length=200, pattern=r"\S")]
-Slug = Annotated[Text, Field(pattern="^[a-z0-9-]{1,64}$", max_length=64)]
+Name = Annotated[str, Field(max_length=200, pattern=_ONE_LINE)]
+Slug = Annotated[str, Field(max_length=64, pattern="^[a-z0-9-]{1,64}$")]
 Language = Annotated[
-    Text,
+    str,
     Field(
         pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$", max_length=35, description="BCP 47, such as en-US."
     ),
@@ -61,7 +63,7 @@ class ModelParameters(BaseModel):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     stop: StopText | Annotated[list[StopText], Field(min_length=1, max_length=4)] | None = None
-    seed: Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
 
 
@@ -153,7 +155,7 @@ class AssistantPage(BaseModel):
     next: str | None
 
 
-@router.get("", responses=problems(422))
+@router.get("", responses=problems(422), openapi_extra=OPTIONAL_USER)
 async def list_assistants(
     assistants: Assistants,
     viewer: ViewerDep,
@@ -171,7 +173,7 @@ async def create_assistant(body: NewAssistant, assistants: Assistants, _: Admin)
     return _full(await assistants.create(**body.given()))
 
 
-@router.get("/{identifier}", responses=problems(404, 422))
+@router.get("/{identifier}", responses=problems(404, 422), openapi_extra=OPTIONAL_USER)
 async def get_assistant(
     identifier: Identifier, assistants: Assistants, viewer: ViewerDep
 ) -> Assistant | PublicAssistant:

@@ -1,15 +1,13 @@
 """Collections of documents, and the documents in them; for administrators."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
@@ -19,21 +17,22 @@ from app.api.text import Text
 from app.db.documents import DocumentView, Status
 from app.errors import InvalidInput
 from app.services.ingestion import Progress, Stage
-from app.services.knowledge import DEFAULT_COLLECTION, LONGEST_NAME, CollectionChange
+from app.services.knowledge import DEFAULT_COLLECTION, LONGEST_NAME, NAME_PATTERN, CollectionChange
 
 router = APIRouter(tags=["documents"])
 
 _MAX_EXCERPT = 100_000
-_MAX_OFFSET = 2**31 - 2
+# PostgreSQL counts in 32 bits, from 1.
+_MAX_OFFSET = 2**31 - 2 - _MAX_EXCERPT
 
 CollectionIdentifier = Annotated[
     Text, Path(min_length=1, max_length=LONGEST_NAME, description="A name or an id.")
 ]
 CollectionName = Annotated[
-    Text,
+    str,
     Field(
-        min_length=1,
         max_length=LONGEST_NAME,
+        pattern=NAME_PATTERN,
         description="Without slashes, control characters, or blanks around it; not an id.",
     ),
 ]
@@ -197,8 +196,8 @@ _UPLOAD: dict[str, Any] = {
                         "file": {"type": "string", "format": "binary"},
                         "collection": {
                             "type": "string",
-                            "minLength": 1,
                             "maxLength": LONGEST_NAME,
+                            "pattern": NAME_PATTERN,
                             "default": DEFAULT_COLLECTION,
                             "description": "A name or an id. A name that there is none of makes a collection.",
                         },
@@ -225,13 +224,10 @@ async def add_document(request: Request, response: Response, knowledge: Knowledg
     The same bytes in one collection are one document; one that failed is tried again.
     """
     # Read here and not by the framework, which would take the whole file in before it asks who sends it.
-    async with _form(request) as form:
-        file, collection = form.get("file"), form.get("collection", DEFAULT_COLLECTION)
-        if not isinstance(file, UploadFile) or not isinstance(collection, str):
-            raise InvalidInput("The form needs a file in the field `file`, and a `collection` that is text.")
-        document, is_new = await knowledge.add(
-            collection, file.filename or "", await file.read(), file.content_type
-        )
+    upload = await _read(request)
+    document, is_new = await knowledge.add(
+        upload.collection, upload.file_name, upload.content, upload.declared_type
+    )
     if not is_new:
         response.status_code = 200
     return Document.of(document, knowledge.progress(document.id))
@@ -268,14 +264,16 @@ async def get_document_text(
     start: Annotated[int, Query(ge=0, le=_MAX_OFFSET)] = 0,
     end: Annotated[
         int | None,
-        Query(ge=0, le=_MAX_OFFSET, description=f"At most {_MAX_EXCERPT:,} characters after the start."),
+        Query(
+            ge=0,
+            le=_MAX_OFFSET,
+            description=f"What is more than {_MAX_EXCERPT:,} after the start is cut off.",
+        ),
     ] = None,
 ) -> Excerpt:
     """What the file was converted to; passages and citations count in its characters."""
-    end = start + _MAX_EXCERPT if end is None else end
-    if not start <= end <= start + _MAX_EXCERPT:
-        raise InvalidInput(f"The end must be 0 to {_MAX_EXCERPT:,} characters after the start.")
-    return Excerpt.model_validate(await knowledge.excerpt(document_id, start=start, end=end))
+    last = start + _MAX_EXCERPT if end is None else max(start, min(end, start + _MAX_EXCERPT))
+    return Excerpt.model_validate(await knowledge.excerpt(document_id, start=start, end=last))
 
 
 @router.delete("/documents/{document_id}", status_code=204, responses=problems(401, 403, 404, 422))
@@ -283,9 +281,16 @@ async def delete_document(document_id: UUID, knowledge: Knowledge, _: Admin) -> 
     await knowledge.delete_document(document_id)
 
 
-@asynccontextmanager
-async def _form(request: Request) -> AsyncGenerator[FormData]:
-    """The form sent; a file of more than a megabyte is on disk. Raises `InvalidInput`."""
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    collection: str
+    file_name: str
+    declared_type: str | None
+    content: bytes
+
+
+async def _read(request: Request) -> _Upload:
+    """On its way a file of more than a megabyte is on disk. Raises `InvalidInput`."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise InvalidInput("Send the file as multipart/form-data.")
     parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=10)
@@ -296,6 +301,11 @@ async def _form(request: Request) -> AsyncGenerator[FormData]:
     except ClientDisconnect as error:
         raise InvalidInput("The upload broke off.") from error
     try:
-        yield form
+        file, collection = form.get("file"), form.get("collection", DEFAULT_COLLECTION)
+        if not isinstance(file, UploadFile) or not isinstance(collection, str):
+            raise InvalidInput("The form needs a file in the field `file`, and a `collection` that is text.")
+        return _Upload(collection, file.filename or "", file.content_type, await file.read())
     finally:
-        await form.close()
+        for value in form.values():
+            if isinstance(value, UploadFile):
+                value.file.close()

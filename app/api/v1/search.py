@@ -6,10 +6,10 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.contract import problems
+from app.api.contract import OPTIONAL_USER, problems
 from app.api.deps import Assistants, Knowledge, ViewerDep
 from app.api.text import Text
-from app.errors import Forbidden, InvalidInput, Unauthenticated
+from app.errors import Forbidden, Unauthenticated
 from app.rag.retrieval import Query
 from app.services.viewer import Viewer
 
@@ -19,17 +19,8 @@ _TOP_K = 6
 _SIMILARITY_CUTOFF = 0.25
 
 
-class SearchRequest(BaseModel):
-    """Either through an `assistant`, with its collections and settings, or in `collections`, which is for administrators."""
-
+class _SearchIn(BaseModel):
     question: Annotated[Text, Field(min_length=1, max_length=50_000)]
-    assistant: Annotated[Text | None, Field(min_length=1, max_length=100, description="A slug or an id.")] = (
-        None
-    )
-    collections: Annotated[
-        list[Annotated[Text, Field(min_length=1, max_length=100)]] | None,
-        Field(min_length=1, max_length=100, description="Names or ids."),
-    ] = None
     top_k: Annotated[
         int | None, Field(strict=True, ge=0, le=50, description=f"That of the assistant, else {_TOP_K}.")
     ] = None
@@ -37,6 +28,21 @@ class SearchRequest(BaseModel):
         float | None,
         Field(strict=True, ge=-1, le=1, description=f"That of the assistant, else {_SIMILARITY_CUTOFF}."),
     ] = None
+
+
+class SearchThroughAssistant(_SearchIn):
+    """With the assistant's collections and settings, for those whom it answers."""
+
+    assistant: Annotated[Text, Field(min_length=1, max_length=100, description="A slug or an id.")]
+
+
+class SearchInCollections(_SearchIn):
+    """For administrators."""
+
+    collections: Annotated[
+        list[Annotated[Text, Field(min_length=1, max_length=100)]],
+        Field(min_length=1, max_length=100, description="Names or ids."),
+    ]
 
 
 class Hit(BaseModel):
@@ -73,21 +79,22 @@ class SearchResult(BaseModel):
     items: list[Hit]
 
 
-@router.post("", responses=problems(400, 401, 403, 404, 413, 422, 502, 504))
+@router.post("", responses=problems(400, 401, 403, 404, 413, 422, 502, 504), openapi_extra=OPTIONAL_USER)
 async def search(
-    body: SearchRequest, knowledge: Knowledge, assistants: Assistants, viewer: ViewerDep
+    body: SearchThroughAssistant | SearchInCollections,
+    knowledge: Knowledge,
+    assistants: Assistants,
+    viewer: ViewerDep,
 ) -> SearchResult:
     """What an answer to this question would be drawn from, with every partial score."""
-    if (body.assistant is None) == (body.collections is None):
-        raise InvalidInput("Name either an assistant to search through, or the collections to search in.")
     top_k, similarity_cutoff = _TOP_K, _SIMILARITY_CUTOFF
-    if body.assistant is not None:
+    if isinstance(body, SearchThroughAssistant):
         assistant = await assistants.usable(body.assistant, viewer)
         top_k, similarity_cutoff = assistant.top_k, assistant.similarity_cutoff
         collection_ids, chunk_count = assistant.collection_ids, assistant.chunk_count
     else:
         _require_admin(viewer)
-        reach = await knowledge.reach(body.collections or ())
+        reach = await knowledge.reach(body.collections)
         collection_ids, chunk_count = reach.ids, reach.chunk_count
     query = Query(
         question=body.question,
