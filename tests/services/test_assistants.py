@@ -3,6 +3,7 @@ from uuid import uuid4
 import anyio
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from app.db import assistants as queries
 from app.db.assistants import AssistantForTurn
@@ -128,6 +129,13 @@ async def test_a_slug_that_is_taken_is_a_conflict_and_changes_nothing(assistants
         await assistants.change("other", slug="docs", name="Renamed")
 
     assert [one.name for one in await assistants.page(ADMIN, after=None, limit=9)] == ["Docs", "Other"]
+
+
+async def test_what_the_database_refuses_for_another_reason_is_no_conflict(assistants: AssistantService):
+    await assistants.create(name="Docs")
+
+    with pytest.raises(IntegrityError, match="top_k"):
+        await assistants.change("docs", top_k=51)
 
 
 async def test_a_change_leaves_what_it_does_not_name(assistants: AssistantService, sessions: Sessions):

@@ -7,6 +7,7 @@ from sqlalchemy import make_url, text
 
 from app.db.engine import Sessions
 from app.errors import Forbidden, InvalidInput
+from app.services import evaluation
 from app.services.evaluation import EvaluationService
 from app.settings import DatabaseSettings
 from tests.words_embedder import WordsEmbedder
@@ -44,8 +45,13 @@ async def scratch_databases(sessions: Sessions) -> list[str]:
 
 
 async def test_a_set_is_measured_by_halves_and_whole_and_leaves_nothing_behind(
-    sessions: Sessions, database_url: str, labelled: Path, tmp_path: Path
+    sessions: Sessions,
+    database_url: str,
+    labelled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr(evaluation, "_DOCUMENTS_A_BATCH", 3)
     service = EvaluationService(database_url, DatabaseSettings(), WordsEmbedder(), tmp_path / "cache")
     told: list[tuple[str, int, int]] = []
 
@@ -57,6 +63,7 @@ async def test_a_set_is_measured_by_halves_and_whole_and_leaves_nothing_behind(
         assert (figures.ndcg_10, figures.recall_100, figures.mrr) == (1, 1, 1)
     assert told == [
         ("embedding", 0, 4),
+        ("embedding", 3, 4),
         ("embedding", 4, 4),
         ("searching", 0, 2),
         ("searching", 1, 2),

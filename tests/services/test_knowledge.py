@@ -24,7 +24,7 @@ from app.ingest.convert import Converter
 from app.ingest.jobs import LocalJobs
 from app.llm.protocols import Matrix
 from app.rag.retrieval import Hit, Query
-from app.services.ingestion import Progress
+from app.services.ingestion import Ingestion, Progress
 from app.services.knowledge import KnowledgeService
 from app.settings import DatabaseSettings
 from tests.words_embedder import WordsEmbedder
@@ -479,6 +479,83 @@ async def test_what_was_made_of_a_document_is_stored_when_the_database_is_back(
             assert (await knowledge.document(document.id)).status == "ready"
             await engine.dispose()
     assert len(embedder.passages) == 1
+
+
+async def test_without_a_database_for_long_the_document_is_left_for_later(
+    database_url: str, sessions: Sessions, embedder: GuidedEmbedder, converter: Converter
+):
+    relay = Relay(database_url)
+    embedder.may = anyio.Event()
+    with anyio.fail_after(20):
+        async with relay.running():
+            engine = create_engine(relay.url, DatabaseSettings(db_connect_timeout_s=2))
+            ingestion = Ingestion(Sessions(engine), embedder, converter, store_patience_s=0)
+            document, _ = await _service(sessions, embedder, converter).add("default", "rivers.md", RIVERS)
+            failures: list[DatabaseUnavailable] = []
+
+            async def ingest() -> None:
+                try:
+                    await ingestion.ingest_next()
+                except DatabaseUnavailable as error:
+                    failures.append(error)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ingest)
+                await embedder.asked.wait()
+                relay.cut()
+                embedder.may.set()
+            await engine.dispose()
+
+    assert len(failures) == 1
+    left = await _rows(sessions, "SELECT status FROM documents")
+    assert left == [("processing",)], "its claim will lapse"
+    assert document.status == "pending"
+
+
+async def test_a_claim_is_kept_while_the_work_goes_on(
+    database_url: str, sessions: Sessions, embedder: GuidedEmbedder, converter: Converter
+):
+    relay = Relay(database_url)
+    embedder.may = anyio.Event()
+    with anyio.fail_after(20):
+        async with relay.running():
+            engine = create_engine(relay.url, DatabaseSettings(db_connect_timeout_s=2))
+            ingestion = Ingestion(Sessions(engine), embedder, converter, claim_refresh_s=0.01)
+            await _service(sessions, embedder, converter).add("default", "rivers.md", RIVERS)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ingestion.ingest_next)
+                await embedder.asked.wait()
+                relay.cut()
+                await relay.refused.wait()
+                await _run(sessions, "UPDATE documents SET updated_at = now() - interval '10 minutes'")
+                relay.mend()
+                while await _rows(
+                    sessions, "SELECT 1 FROM documents WHERE updated_at < now() - interval '1 minute'"
+                ):
+                    pass
+                embedder.may.set()
+            await engine.dispose()
+
+    assert await _rows(sessions, "SELECT status FROM documents") == [("ready",)]
+
+
+async def test_a_document_deleted_before_it_is_read_is_passed_over(
+    sessions: Sessions, embedder: GuidedEmbedder, converter: Converter
+):
+    await Ingestion(sessions, embedder, converter).ingest_claimed(uuid4())
+
+    assert embedder.passages == []
+
+
+async def test_what_was_embedded_by_an_embedder_of_the_past_is_not_stored(
+    knowledge: KnowledgeService, sessions: Sessions
+):
+    await _run(sessions, "UPDATE embedders SET name = 'another'")
+
+    document = await knowledge.ingest_now("default", "rivers.md", RIVERS)
+
+    assert (document.status, document.error_reason) == ("failed", "conflict")
+    assert await _rows(sessions, "SELECT 1 FROM chunks") == []
 
 
 async def test_an_excerpt_is_cut_to_the_text(knowledge: KnowledgeService):

@@ -79,7 +79,7 @@ class _AssistantIn(BaseModel):
     user_authentication: StrictBool = False
     is_enabled: StrictBool = True
     top_k: Annotated[int, Field(strict=True, ge=0, le=50)] = 6
-    similarity_cutoff: Annotated[float, Field(strict=True, ge=-1, le=1)] = 0.25
+    similarity_cutoff: Annotated[float, Field(strict=True, ge=-1, le=1)] = 0.3
     language: Language | None = None
     collections: Annotated[
         list[Annotated[Text, Field(min_length=1, max_length=100)]],
