@@ -24,7 +24,7 @@ CREATE TABLE assistants (
     user_authentication BOOLEAN DEFAULT false NOT NULL,
     is_enabled BOOLEAN DEFAULT true NOT NULL,
     top_k INTEGER DEFAULT 6 NOT NULL,
-    similarity_cutoff DOUBLE PRECISION DEFAULT 0.25 NOT NULL,
+    similarity_cutoff DOUBLE PRECISION DEFAULT 0.3 NOT NULL,
     language TEXT,
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
@@ -174,7 +174,7 @@ CREATE TABLE chunks (
     CONSTRAINT chunks_collection_id_fkey FOREIGN KEY(collection_id) REFERENCES collections (id) ON DELETE CASCADE
 );
 CREATE INDEX chunks_collection_id_idx ON chunks (collection_id);
-CREATE INDEX chunks_words_idx ON chunks USING gin (words);
+CREATE INDEX chunks_words_idx ON chunks USING gin (words) WITH (fastupdate = off);
 CREATE TABLE document_files (
     document_id UUID NOT NULL,
     content BYTEA NOT NULL,

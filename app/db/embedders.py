@@ -98,19 +98,25 @@ async def store_new(
     await session.execute(statement, rows)
 
 
-async def finish_change(session: AsyncSession, name: str, dimensions: int) -> bool:
-    """Puts the new embeddings in the place of the old ones. False if a chunk has come for which there is none yet."""
-    await session.execute(text("LOCK TABLE chunks IN SHARE ROW EXCLUSIVE MODE"))
-    if await next_passages(session, 1):
-        return False
-    await session.execute(text("DROP INDEX IF EXISTS chunks_embedding_idx"))
-    await session.execute(
-        text("UPDATE chunks SET embedding = n.embedding FROM new_embeddings n WHERE n.chunk_id = chunks.id")
-    )
-    await session.execute(text("DROP TABLE new_embeddings"))
+async def hold_chunks(session: AsyncSession) -> None:
+    """Nobody else reads or writes chunks before the transaction ends."""
+    await session.execute(text("LOCK TABLE chunks IN ACCESS EXCLUSIVE MODE"))
+
+
+async def finish_change(session: AsyncSession, name: str, dimensions: int) -> None:
+    """Puts the new embeddings, of which there must be one for each chunk, in the place of the old ones."""
+    # Into a new column: an index made in the transaction of the update would find the old vectors, which do not fit it.
+    for statement in (
+        "ALTER TABLE chunks DROP COLUMN embedding",
+        "ALTER TABLE chunks ADD COLUMN embedding halfvec",
+        "ALTER TABLE chunks ALTER COLUMN embedding SET STORAGE plain",
+        "UPDATE chunks SET embedding = n.embedding FROM new_embeddings n WHERE n.chunk_id = chunks.id",
+        "ALTER TABLE chunks ALTER COLUMN embedding SET NOT NULL",
+        "DROP TABLE new_embeddings",
+    ):
+        await session.execute(text(statement))
     await session.execute(delete(EmbedderRecord))
     await claim(session, name, dimensions)
-    return True
 
 
 async def _create_index(session: AsyncSession, dimensions: int) -> None:

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from app.db import chunks
 from app.db.chunks import Hit
+from app.db.engine import AsyncSession
 from app.llm.protocols import Vector
 
 __all__ = ["Hit", "Query", "search"]

@@ -1,0 +1,343 @@
+"""What the search finds, and the counts that it relies on."""
+
+from collections import Counter
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+from sqlalchemy import delete, func, insert, select, text
+
+from app.db import chunks, embedders
+from app.db.chunks import Hit
+from app.db.engine import Sessions
+from app.db.tables import Chunk, Collection, Document
+from tests.words_embedder import WordsEmbedder
+
+EMBEDDER = WordsEmbedder()
+
+PASSAGES = (
+    "The lease may be ended with three months' notice in writing.",
+    "The tenant pays the rent on the third day of each month.",
+    "A notice of defects is sent to the landlord without delay.",
+    "The landlord keeps the roof, the walls and the heating in order.",
+    "Pets other than dogs and cats need no permission.",
+    "The deposit is paid back when the lease has ended and no rent is owed.",
+    "Noise is to be avoided between ten at night and six in the morning.",
+    "The heating runs from October to April.",
+)
+
+
+async def add_collection(sessions: Sessions, passages: Sequence[str], *, heading: str = "") -> UUID:
+    collection_id, document_id = uuid4(), uuid4()
+    async with sessions.begin() as session:
+        await session.execute(insert(Collection).values(id=collection_id, name=str(collection_id)))
+        document = {
+            "id": document_id,
+            "collection_id": collection_id,
+            "file_name": "lease.md",
+            "title": "The lease",
+            "content_sha256": b"",
+            "size_bytes": 0,
+            "status": "ready",
+        }
+        await session.execute(insert(Document).values(document))
+        rows = [
+            {
+                "document_id": document_id,
+                "collection_id": collection_id,
+                "ordinal": ordinal,
+                "start_offset": 100 * ordinal,
+                "end_offset": 100 * ordinal + len(passage),
+                "page_label": str(ordinal + 1),
+                "heading": heading,
+                "text": passage,
+                "embedding": EMBEDDER.embed(passage),
+            }
+            for ordinal, passage in enumerate(passages)
+        ]
+        await session.execute(insert(Chunk), rows)
+    return collection_id
+
+
+async def search(
+    sessions: Sessions,
+    question: str,
+    *collection_ids: UUID,
+    chunk_count: int = len(PASSAGES),
+    depth: int = 50,
+    limit: int = 6,
+    similarity_cutoff: float = -1,
+    meaning: str | None = None,
+) -> list[Hit]:
+    async with sessions.read() as session:
+        return await chunks.search(
+            session,
+            embedding=EMBEDDER.embed(meaning or question),
+            question=question,
+            collection_ids=collection_ids,
+            chunk_count=chunk_count,
+            depth=depth,
+            limit=limit,
+            similarity_cutoff=similarity_cutoff,
+        )
+
+
+async def counted_lexemes(sessions: Sessions) -> tuple[dict[str, int], dict[str, int]]:
+    """What the database has counted, and what there is."""
+    async with sessions.begin() as session:
+        kept = (await session.execute(text("SELECT lexeme, chunk_count FROM lexemes"))).all()
+        texts = (await session.execute(text("SELECT tsvector_to_array(words) FROM chunks"))).scalars()
+        return {row[0]: row[1] for row in kept}, dict(Counter(word for words in texts for word in words))
+
+
+async def chunk_counts(sessions: Sessions) -> dict[UUID, int]:
+    async with sessions.begin() as session:
+        rows = await session.execute(select(Collection.id, Collection.chunk_count))
+        return {row.id: row.chunk_count for row in rows}
+
+
+# Both ways of searching find the same in so small a set: the exact one, and the index's.
+both_ways = pytest.mark.parametrize("chunk_count", [len(PASSAGES), 1_000_000], ids=["exact", "index"])
+
+
+@both_ways
+async def test_a_hit_says_where_it_stands_and_why_it_was_found(sessions: Sessions, chunk_count: int):
+    collection_id = await add_collection(sessions, PASSAGES, heading="Ending")
+
+    first, *_ = await search(
+        sessions, "When is the deposit paid back?", collection_id, chunk_count=chunk_count
+    )
+
+    assert (first.text, first.start, first.end) == (PASSAGES[5], 500, 500 + len(PASSAGES[5]))
+    assert (first.file_name, first.title, first.heading, first.page_label) == (
+        "lease.md",
+        "The lease",
+        "Ending",
+        "6",
+    )
+    assert (first.kind, first.url) == (None, None)
+    assert (first.dense_rank, first.words_rank) == (1, 1)
+    assert first.score == pytest.approx(2 / 61)
+
+
+@both_ways
+async def test_ranks_and_scores_are_those_of_the_plain_computation(sessions: Sessions, chunk_count: int):
+    collection_id = await add_collection(sessions, PASSAGES)
+    question = "When must notice of ending the lease reach the landlord?"
+
+    hits = await search(sessions, question, collection_id, chunk_count=chunk_count, limit=50)
+
+    by_text = {hit.text: hit for hit in hits}
+    similarities = {
+        passage: float(EMBEDDER.embed(passage) @ EMBEDDER.embed(question)) for passage in PASSAGES
+    }
+    for passage, similarity in similarities.items():
+        assert by_text[passage].similarity == pytest.approx(similarity, abs=1e-3)
+    dense = sorted(hits, key=lambda hit: (-hit.similarity, hit.chunk_id))
+    assert [hit.dense_rank for hit in dense] == list(range(1, len(PASSAGES) + 1))
+
+    holders = {
+        "notice": {PASSAGES[0], PASSAGES[2]},
+        "end": {PASSAGES[0], PASSAGES[5]},
+        "lease": {PASSAGES[0], PASSAGES[5]},
+        "landlord": {PASSAGES[2], PASSAGES[3]},
+    }
+    idf = np.log(1 + (len(PASSAGES) - 2 + 0.5) / 2.5)
+    once = 0.1 * 6 / np.pi**2  # what `ts_rank` makes of a lexeme that stands once
+    expected = {
+        passage: idf * once * sum(passage in having for having in holders.values()) for passage in PASSAGES
+    }
+    found = {hit.text: hit.words_score for hit in hits if hit.words_score is not None}
+    assert found == pytest.approx({p: score for p, score in expected.items() if score}, rel=1e-3)
+    words = sorted(found, key=lambda passage: (-expected[passage], by_text[passage].chunk_id))
+    assert [by_text[passage].words_rank for passage in words] == list(range(1, len(words) + 1))
+
+    for hit in hits:
+        parts = [1 / (60 + rank) for rank in (hit.dense_rank, hit.words_rank) if rank is not None]
+        assert hit.score == pytest.approx(sum(parts))
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+@both_ways
+async def test_a_small_collection_among_large_ones_gives_all_that_is_asked_for_and_only_its_own(
+    sessions: Sessions, chunk_count: int
+):
+    for number in range(3):
+        await add_collection(sessions, [f"the rent of flat {number} {n} is paid" for n in range(300)])
+    small = await add_collection(sessions, [f"the rent of house {n} is paid" for n in range(20)])
+
+    hits = await search(sessions, "who has paid the rent?", small, chunk_count=chunk_count, limit=20)
+
+    assert len(hits) == 20
+    assert all("house" in hit.text for hit in hits)
+
+
+@both_ways
+async def test_several_collections_are_searched_as_one(sessions: Sessions, chunk_count: int):
+    mine = [await add_collection(sessions, [passage]) for passage in PASSAGES[:3]]
+    await add_collection(sessions, PASSAGES[3:])
+
+    hits = await search(sessions, "the landlord and the rent", *mine, chunk_count=chunk_count)
+
+    assert {hit.text for hit in hits} == set(PASSAGES[:3])
+
+
+async def test_what_is_less_similar_than_the_cutoff_is_not_found_whatever_words_it_shares(sessions: Sessions):
+    collection_id = await add_collection(sessions, PASSAGES)
+
+    question = "What does the constitution say of noise?"
+    unrelated = await search(
+        sessions, question, collection_id, meaning="xylophone quartet", similarity_cutoff=0.25
+    )
+    related = await search(sessions, question, collection_id, similarity_cutoff=0.1)
+
+    assert unrelated == []
+    assert PASSAGES[6] in {hit.text for hit in related}
+    assert all(hit.similarity >= 0.1 for hit in related)
+
+
+async def test_words_find_what_is_not_among_the_nearest(sessions: Sessions):
+    near = [f"heating heating number{n}" for n in range(5)]
+    collection_id = await add_collection(sessions, [*near, "the chimney sweep comes in autumn"])
+
+    hits = await search(sessions, "chimney sweep", collection_id, meaning="heating", depth=3, limit=50)
+
+    (by_words,) = [hit for hit in hits if hit.dense_rank is None]
+    assert (by_words.text, by_words.words_rank) == ("the chimney sweep comes in autumn", 1)
+    assert by_words.similarity == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "lease' OR 'x'='x",
+        "lease & ! | :* <-> (",
+        "lease\0ended",
+        r"lease \ 'it''s' \'",
+        "lease 'a b':1A,2B",
+        "lease " * 2_000,
+        "http://example.com/lease?a='b' lease",
+    ],
+)
+async def test_a_question_is_text_whatever_stands_in_it(sessions: Sessions, question: str):
+    collection_id = await add_collection(sessions, PASSAGES)
+
+    hits = await search(sessions, question, collection_id)
+
+    assert {hit.text for hit in hits if hit.words_rank is not None} == {PASSAGES[0], PASSAGES[5]}
+
+
+async def test_a_lexeme_that_would_be_an_operation_is_found(sessions: Sessions):
+    path = "https://example.com/lease?a=1&b=(2)"
+    collection_id = await add_collection(sessions, [*PASSAGES, f"See {path} for more."])
+
+    hits = await search(sessions, path, collection_id)
+
+    (best,) = [hit for hit in hits if hit.words_rank == 1]
+    assert path in best.text
+
+
+@pytest.mark.parametrize("question", ["What is it about?", "", "?!", "zyzzyva"])
+async def test_a_question_without_known_words_is_searched_by_meaning_alone(sessions: Sessions, question: str):
+    collection_id = await add_collection(sessions, PASSAGES)
+
+    hits = await search(sessions, question, collection_id, meaning="heating in October", limit=3)
+
+    assert hits[0].text == PASSAGES[7]
+    assert [(hit.dense_rank, hit.words_rank) for hit in hits] == [(1, None), (2, None), (3, None)]
+
+
+async def test_a_rarer_word_counts_for_more_than_a_frequent_one(sessions: Sessions):
+    frequent = [f"clause {n} of the lease" for n in range(30)]
+    collection_id = await add_collection(sessions, [*frequent, "the chimney"])
+
+    hits = await search(sessions, "the chimney in the lease", collection_id, limit=50)
+
+    (best,) = [hit for hit in hits if hit.words_rank == 1]
+    assert best.text == "the chimney"
+
+
+async def test_of_many_matches_those_of_rare_words_and_of_pairs_are_looked_at(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(chunks, "_WORD_MATCHES", 4)
+    monkeypatch.setattr(chunks, "_INDEX_ENTRIES", 20)
+    chunks._statement.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    passages = [
+        *(f"rare {n}" for n in range(3)),
+        *(f"frequent {n}" for n in range(10)),
+        *(f"frequent common {n}" for n in range(2)),
+        *(f"common {n}" for n in range(15)),
+    ]
+    collection_id = await add_collection(sessions, passages)
+
+    hits = await search(sessions, "rare frequent common", collection_id, chunk_count=len(passages), limit=50)
+    chunks._statement.cache_clear()  # pyright: ignore[reportPrivateUsage]
+
+    found = {hit.text for hit in hits if hit.words_rank is not None}
+    assert found == {"rare 0", "rare 1", "rare 2", "frequent common 0", "frequent common 1"}
+
+
+async def test_lexemes_and_collections_are_counted_as_chunks_come_and_go(sessions: Sessions):
+    first = await add_collection(sessions, PASSAGES)
+    second = await add_collection(sessions, [*PASSAGES[:2], "notice notice notice"], heading="Of notices")
+    assert await chunk_counts(sessions) == {first: len(PASSAGES), second: 3}
+    kept, there = await counted_lexemes(sessions)
+    assert kept == there
+    assert kept["notic"] == 5
+
+    async with sessions.begin() as session:
+        await session.execute(delete(Chunk).where(Chunk.collection_id == first, Chunk.ordinal < 3))
+    assert await chunk_counts(sessions) == {first: len(PASSAGES) - 3, second: 3}
+    kept, there = await counted_lexemes(sessions)
+    assert kept == there
+    assert "defect" not in kept
+
+
+@pytest.mark.parametrize("table", [Document, Collection])
+async def test_deleting_what_chunks_belong_to_uncounts_them(
+    sessions: Sessions, table: type[Document | Collection]
+):
+    first = await add_collection(sessions, PASSAGES)
+    second = await add_collection(sessions, PASSAGES[:2])
+
+    async with sessions.begin() as session:
+        which = Document.collection_id == first if table is Document else Collection.id == first
+        await session.execute(delete(table).where(which))
+
+    counts = await chunk_counts(sessions)
+    assert counts[second] == 2
+    assert counts.get(first, 0) == 0
+    kept, there = await counted_lexemes(sessions)
+    assert kept == there
+    async with sessions.begin() as session:
+        assert await session.scalar(select(func.count()).select_from(Chunk)) == 2
+
+
+@pytest.mark.parametrize("exact", [True, False])
+async def test_the_index_of_embeddings_serves_large_collections_alone(sessions: Sessions, exact: bool):
+    statement = chunks._statement(EMBEDDER.dimensions, 50, exact=exact)  # pyright: ignore[reportPrivateUsage]
+    plan = text("EXPLAIN " + statement.text).bindparams(
+        embedding=EMBEDDER.embed("rent").tolist(),
+        question="rent",
+        collection_ids=[uuid4()],
+        chunk_count=1,
+        limit=6,
+        similarity_cutoff=0.0,
+    )
+    async with sessions.begin() as session:
+        await session.execute(text("SET LOCAL enable_seqscan = off"))
+        lines = (await session.execute(plan)).scalars().all()
+
+    assert ("chunks_embedding_idx" in "\n".join(lines)) is not exact
+
+
+def test_a_passage_is_embedded_with_its_heading():
+    assert chunks.passage("Ending > Notice", "In writing.") == "Ending > Notice\nIn writing."
+    assert chunks.passage("", "In writing.") == "In writing."
+
+
+async def test_the_test_s_embedder_is_the_one_of_the_database(sessions: Sessions):
+    async with sessions.begin() as session:
+        assert await embedders.is_current(session, EMBEDDER.name, EMBEDDER.dimensions)
