@@ -6,10 +6,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from app import __version__
 from app.api.errors import add_error_handlers
-from app.api.middleware import BodyLimit, RequestGuard
+from app.api.middleware import BodyLimit, RequestGuard, RequestId
+from app.api.streaming import send_handed_over
 from app.api.v1 import assistants, auth, chat, documents, health, search
 from app.resources import Resources, open_resources
 from app.settings import Settings
@@ -21,6 +23,11 @@ Answers from your own documents, streamed token by token, every claim tied to a 
 
 Ask with `POST /api/v1/chat/stream`; the lines it answers with are described in `docs/protocol.md`.
 """
+
+
+class Application(FastAPI):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_handed_over(super().__call__, scope, receive, send)
 
 
 def create_app(
@@ -37,12 +44,13 @@ def create_app(
             yield {"resources": resources}
 
     server = loaded.server
-    app = FastAPI(
+    app = Application(
         title="Freshet",
         version=__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
         middleware=[
+            Middleware(RequestId),
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(server.cors_origins),

@@ -6,7 +6,7 @@ from typing import Literal
 
 import anyio
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.events import HEARTBEAT_LINE, sse_frame
 from app.runs.log import Lines
@@ -19,6 +19,9 @@ SSE = "text/event-stream"
 
 _SSE_HEARTBEAT = b": heartbeat\n\n"
 
+# Where in the scope the application leaves the stream that it has begun.
+_HANDED_OVER = "freshet.handed_over"
+
 
 def form_of(accept: str | None) -> Form:
     """SSE for those who ask for it; NDJSON for everybody else, `*/*` included."""
@@ -26,7 +29,12 @@ def form_of(accept: str | None) -> Form:
 
 
 class EventStream(Response):
-    """When its reader leaves it stops reading the log; the run goes on."""
+    """When its reader leaves it stops reading the log; the run goes on.
+
+    Inside the application it sends its head, with what the middlewares add to it, and hands itself over; its lines are sent by
+    `send_handed_over`, outside. By then the two dozen coroutines of routing, dependencies and middlewares have returned, which
+    would otherwise be held by each open stream and passed by each line.
+    """
 
     def __init__(self, run: Run, batches: AsyncGenerator[Lines], form: Form) -> None:
         self._batches = batches
@@ -43,14 +51,30 @@ class EventStream(Response):
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # the framework's signature
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        scope[_HANDED_OVER].append(self)
+
+    async def send_lines(self, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_when_gone, receive, tasks.cancel_scope)
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with aclosing(self._batches) as batches:
                 async for batch in batches:
                     await send({"type": "http.response.body", "body": self._write(batch), "more_body": True})
             await send({"type": "http.response.body", "body": b""})
             tasks.cancel_scope.cancel()
+
+
+async def send_handed_over(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let the application answer; then send the lines of the stream that it has begun, if it has."""
+    given = set(scope)
+    streams: list[EventStream] = []
+    scope[_HANDED_OVER] = streams
+    await app(scope, receive, send)
+    if streams:
+        # What the application noted in the scope is as long-lived as the connection, and of no use to the stream.
+        for noted in scope.keys() - given:
+            del scope[noted]
+        await streams.pop().send_lines(receive, send)
 
 
 async def _cancel_when_gone(receive: Receive, scope: anyio.CancelScope) -> None:

@@ -1,4 +1,7 @@
-"""Sessions, their messages, and the runs that make the answers."""
+"""Sessions, their messages, and the runs that make the answers.
+
+The three statements of every turn are written out: built anew each time, they cost as much again as running them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +9,22 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Interval, and_, bindparam, cast, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Interval,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,6 +37,10 @@ _sessions = columns_of(tables.Session)
 _messages = columns_of(tables.Message)
 _runs = columns_of(tables.Run)
 _processes = columns_of(tables.Process)
+
+
+def _bound(name: str, kind: type[Text | Uuid[Any]]) -> BindParameter[Any]:
+    return bindparam(name, type_=kind())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +73,15 @@ class AnswerEnd:
     usage: dict[str, Any] | None = None
 
 
+_OPEN_SESSION = text(
+    """
+    INSERT INTO sessions (id, user_id, assistant_id) VALUES (:session_id, :user_id, :assistant_id)
+    ON CONFLICT (id) DO UPDATE SET last_active_at = now() WHERE sessions.user_id IS NULL OR sessions.user_id = :user_id
+    RETURNING created_at <> last_active_at
+    """
+).bindparams(_bound("session_id", Text), _bound("user_id", Uuid), _bound("assistant_id", Uuid))
+
+
 async def open_session(
     session: AsyncSession, session_id: str, *, user_id: UUID | None, assistant_id: UUID
 ) -> bool:
@@ -58,16 +89,27 @@ async def open_session(
 
     Says whether it was there before. Raises `NotFound` if it is another user's.
     """
-    opened = upsert(_sessions).values(id=session_id, user_id=user_id, assistant_id=assistant_id)
-    statement = opened.on_conflict_do_update(
-        index_elements=[_sessions.c.id],
-        set_={"last_active_at": func.now()},
-        where=_visible_to(user_id),
-    ).returning(_sessions.c.created_at != _sessions.c.last_active_at)
-    was_there = (await session.execute(statement)).scalar_one_or_none()
+    values = {"session_id": session_id, "user_id": user_id, "assistant_id": assistant_id}
+    was_there = (await session.execute(_OPEN_SESSION, values)).scalar_one_or_none()
     if was_there is None:
         raise NotFound("session", session_id)
     return was_there
+
+
+_ADD_TURN = text(
+    """
+    WITH messages_of_the_turn AS (
+        INSERT INTO messages (id, session_id, role, status, text)
+        VALUES (:question_id, :session_id, 'user', 'completed', :question), (:answer_id, :session_id, 'assistant', 'running', '')
+    )
+    INSERT INTO runs (id, session_id, assistant_id, user_message_id, message_id, process_id, status)
+    VALUES (:run_id, :session_id, :assistant_id, :question_id, :answer_id, :process_id, 'running')
+    """
+).bindparams(
+    *(_bound(name, Uuid) for name in ("run_id", "process_id", "assistant_id", "question_id", "answer_id")),
+    _bound("session_id", Text),
+    _bound("question", Text),
+)
 
 
 async def add_turn(
@@ -82,68 +124,53 @@ async def add_turn(
     answer_id: UUID,
 ) -> None:
     """Store the question, reserve the answer, and note that it is being made. Raises `SessionBusy`."""
-    messages = (
-        insert(_messages)
-        .values(
-            [
-                {
-                    "id": question_id,
-                    "session_id": session_id,
-                    "role": "user",
-                    "status": "completed",
-                    "text": question,
-                },
-                {
-                    "id": answer_id,
-                    "session_id": session_id,
-                    "role": "assistant",
-                    "status": "running",
-                    "text": "",
-                },
-            ]
-        )
-        .cte("messages_of_the_turn")
-    )
-    run = insert(_runs).values(
-        id=run_id,
-        session_id=session_id,
-        assistant_id=assistant_id,
-        user_message_id=question_id,
-        message_id=answer_id,
-        process_id=process_id,
-        status="running",
-    )
+    values = {
+        "run_id": run_id,
+        "process_id": process_id,
+        "session_id": session_id,
+        "assistant_id": assistant_id,
+        "question_id": question_id,
+        "question": question,
+        "answer_id": answer_id,
+    }
     try:
-        await session.execute(run.add_cte(messages))
+        await session.execute(_ADD_TURN, values)
     except IntegrityError as error:
         if "runs_one_running_a_session_key" in str(error.orig):
             raise SessionBusy from error
         raise
 
 
-async def end_turn(session: AsyncSession, *, run_id: UUID, answer_id: UUID, end: AnswerEnd) -> None:
+_END_TURN = text(
+    """
+    WITH ended_run AS (
+        UPDATE runs SET status = :status, error_code = :error_code, ended_at = now()
+        WHERE id = :run_id AND status = 'running' RETURNING message_id
+    )
+    UPDATE messages SET status = :status, text = :answer, finish_reason = :finish_reason, error_code = :error_code,
+        sources = :sources, steps = :steps, usage = :usage
+    FROM ended_run WHERE messages.id = ended_run.message_id
+    """
+).bindparams(
+    _bound("run_id", Uuid),
+    *(_bound(name, Text) for name in ("status", "answer", "finish_reason", "error_code")),
+    *(bindparam(name, type_=JSONB(none_as_null=True)) for name in ("sources", "steps", "usage")),
+)
+
+
+async def end_turn(session: AsyncSession, *, run_id: UUID, end: AnswerEnd) -> None:
     """Store the answer and how it ended, once: a run that has already been ended stays as it is."""
-    run = (
-        update(_runs)
-        .where(_runs.c.id == run_id, _runs.c.status == "running")
-        .values(status=end.status, error_code=end.error_code, ended_at=func.now())
-        .returning(_runs.c.message_id)
-        .cte("ended_run")
-    )
-    answer = (
-        update(_messages)
-        .where(_messages.c.id == answer_id, _messages.c.id.in_(select(run.c.message_id)))
-        .values(
-            status=end.status,
-            text=end.text,
-            finish_reason=end.finish_reason,
-            error_code=end.error_code,
-            sources=list(end.sources),
-            steps=list(end.steps),
-            usage=end.usage,
-        )
-    )
-    await session.execute(answer)
+    values = {
+        "run_id": run_id,
+        "status": end.status,
+        "answer": end.text,
+        "finish_reason": end.finish_reason,
+        "error_code": end.error_code,
+        "sources": list(end.sources),
+        "steps": list(end.steps),
+        "usage": end.usage,
+    }
+    await session.execute(_END_TURN, values)
 
 
 async def recent_messages(

@@ -148,7 +148,7 @@ class Assistant(Table):
     user_authentication: Mapped[bool] = mapped_column(server_default=false())
     is_enabled: Mapped[bool] = mapped_column(server_default=true())
     top_k: Mapped[int] = mapped_column(server_default=sql("6"))
-    similarity_cutoff: Mapped[float] = mapped_column(server_default=sql("0.25"))
+    similarity_cutoff: Mapped[float] = mapped_column(server_default=sql("0.3"))
     language: Mapped[str | None]
     created_at: Mapped[datetime] = _created()
     updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
@@ -231,7 +231,8 @@ class Chunk(Table):
 
     __tablename__ = "chunks"
     __table_args__ = (
-        Index("chunks_words_idx", "words", postgresql_using="gin"),
+        # Without fastupdate: its list of what is yet to be indexed is read whole by every search, 3 ms after 8,000 chunks.
+        Index("chunks_words_idx", "words", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
         UniqueConstraint("document_id", "ordinal"),
     )
 
