@@ -1,0 +1,213 @@
+"""What can be typed, and what it says of itself; what it does is in the modules beside.
+
+They are imported when they are wanted: reading the help should not take the second that the whole application takes.
+"""
+
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app import __version__
+from app.cli.failures import expected_in
+from app.errors import FreshetError
+
+_EXISTING = click.Path(exists=True, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+class _Commands(click.Group):
+    """What is expected to go wrong is told in one line, with exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (FreshetError, BaseExceptionGroup) as error:
+            expected = expected_in(error)
+            if expected is None:
+                raise
+            raise click.ClickException(expected.message) from error
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, message="Freshet %(version)s")
+def main() -> None:
+    """Answers from your own documents, streamed, every claim tied to a source.
+
+    Settings are read from the environment and from .env in the current directory; docs/operations.md lists them.
+    Without DATABASE_URL, all commands share an embedded PostgreSQL in FRESHET_DATA_DIR (.data in the current
+    directory), whether a server is running on it or not.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no ✓ gets a question mark.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+@main.command()
+def run() -> None:
+    """Start from nothing: database, admin, first assistants, server.
+
+    The assistants answer from Freshet's own documentation. At a later start only what has changed is done again.
+    """
+    from app.cli import serve
+
+    serve.run()
+
+
+@main.command()
+@click.option("--host", help="Address to listen at.  [default: HOST, or 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65_535), help="0 takes a free one.  [default: PORT, or 8000]")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: WORKERS, or 1]")
+def serve(host: str | None, port: int | None, workers: int | None) -> None:
+    """Start the server, and nothing but the server.
+
+    With DATABASE_URL the schema must be this version's: run `freshet migrate` before.
+    """
+    from app.cli import serve as module
+
+    module.serve(host=host, port=port, workers=workers)
+
+
+@main.command()
+@click.option(
+    "--check", is_flag=True, help="Change nothing; exit code 1 if the schema is not this version's."
+)
+@click.option("--to", "target", type=click.Choice(["head", "base"]), default="head", show_default=True)
+@click.option("--yes-delete-everything", "confirmed", is_flag=True, help="What `--to base` asks for.")
+def migrate(check: bool, target: str, confirmed: bool) -> None:
+    """Bring the database's schema to this version's.
+
+    `--to base` removes all tables of Freshet with all that is in them.
+    """
+    if target == "base" and not confirmed:
+        raise click.UsageError(
+            "--to base deletes all documents, users and conversations. Add --yes-delete-everything."
+        )
+    from app.cli import database
+
+    database.migrate(check=check, target=target)
+
+
+@main.command()
+@click.argument("question")
+@click.option("--assistant", default="freshet-docs", show_default=True, help="Slug or id of who is asked.")
+@click.option("--session", "session_id", help="Id of a session to go on with; each answer tells its own.")
+@click.option("--as", "email", metavar="EMAIL", help="The user to ask as, for assistants that want one.")
+def ask(question: str, assistant: str, session_id: str | None, email: str | None) -> None:
+    """Ask an assistant; the answer is streamed, its sources follow.
+
+    The answer goes to standard output, all else to standard error.
+    """
+    from app.cli import ask as module
+
+    module.ask(question, assistant=assistant, session_id=session_id, email=email)
+
+
+@main.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_EXISTING)
+@click.option(
+    "--collection", default="default", show_default=True, help="Made if there is none of this name."
+)
+def ingest(paths: tuple[Path, ...], collection: str) -> None:
+    """Add files, and folders with all below them, to a collection.
+
+    PDF, Word (.docx), HTML, Markdown and plain text. Other files in folders are passed over; a file that is named is
+    tried. What the collection has already is not added again. Exit code 1 if any file was refused.
+    """
+    from app.cli import ingest as module
+
+    module.ingest(paths, collection=collection)
+
+
+@main.group()
+def user() -> None:
+    """Add users, list them, set their passwords."""
+
+
+_asked = click.option(
+    "--password", "ask_password", is_flag=True, help="Ask for it (twice) instead of making one."
+)
+
+
+@user.command()
+@click.argument("email")
+@click.option("--admin", is_flag=True, help="May manage assistants, documents and users.")
+@_asked
+def add(email: str, admin: bool, ask_password: bool) -> None:
+    """Add a user, with a password that is shown once."""
+    from app.cli import accounts
+
+    accounts.add(email, admin=admin, password=_asked_password() if ask_password else None)
+
+
+@user.command(name="list")
+def list_users() -> None:
+    """List all users."""
+    from app.cli import accounts
+
+    accounts.list_users()
+
+
+@user.command()
+@click.argument("email")
+@_asked
+def password(email: str, ask_password: bool) -> None:
+    """Set a new password, shown once; the user's logins end."""
+    from app.cli import accounts
+
+    accounts.set_password(email, password=_asked_password() if ask_password else None)
+
+
+def _asked_password() -> str:
+    return click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+
+
+@main.command()
+@click.argument("email")
+def token(email: str) -> None:
+    """Print an access token of a user, for scripts."""
+    from app.cli import accounts
+
+    accounts.token(email)
+
+
+@main.command()
+def doctor() -> None:
+    """Check settings, database, models and disk, and say what to do.
+
+    Exit code 1 when something is wrong.
+    """
+    from app.cli import doctor as module
+
+    module.doctor()
+
+
+@main.command(name="eval")
+@click.argument("set_dir", type=_FOLDER)
+def evaluate(set_dir: Path) -> None:
+    """Measure retrieval on a labelled set: nDCG@10, Recall@100, MRR.
+
+    SET_DIR is in BEIR's layout: corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv. It works in a
+    database of its own on the same server, which is dropped afterwards. Embeddings are kept in
+    FRESHET_DATA_DIR/embeddings, as making them takes most of the time.
+    """
+    from app.cli import evaluate as module
+
+    module.evaluate(set_dir)
+
+
+@main.command()
+def reembed() -> None:
+    """Embed all documents anew, after a change of EMBEDDING_MODEL.
+
+    Can be broken off and taken up again. A server that runs meanwhile goes on with the old embedder, and has to be
+    started again afterwards.
+    """
+    from app.cli import reembed as module
+
+    module.reembed()
