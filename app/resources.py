@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from tempfile import NamedTemporaryFile
 
 from anyio import to_thread
 from pydantic import SecretStr
@@ -28,6 +29,7 @@ from app.services.sessions import SessionService
 from app.settings import Settings
 
 _EMBEDDING_CONNECTIONS = 16
+_OTHER_SCHEMA = "The database's schema is not this version's. Run `freshet migrate`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,8 @@ class Resources:
         """Raises `ShuttingDown`, or `DatabaseUnavailable` also when the schema is not the one expected."""
         if self.runner.draining:
             raise ShuttingDown("The server is about to stop.", retry_after_s=2)
-        async with self.database.read() as session:
-            revision = await migrations.current(session)
-        if revision != migrations.newest():
-            raise DatabaseUnavailable(
-                "The database's schema is not this version's. Run `freshet migrate`.", retry_after_s=30
-            )
+        if not await _has_expected_schema(self.database):
+            raise DatabaseUnavailable(_OTHER_SCHEMA, retry_after_s=30)
 
 
 @asynccontextmanager
@@ -66,7 +64,7 @@ async def open_resources(
 ) -> AsyncGenerator[Resources]:
     """Everything, from the settings; `model` and `embedder` take the place of those that the settings name.
 
-    The database must be at the newest schema. Raises `StartupRefused` with what to do about it.
+    Raises `StartupRefused` with what to do about it, also when the database is not at the newest schema; `DatabaseUnavailable`.
     """
     url = settings.database.database_url
     if url is None:
@@ -77,6 +75,8 @@ async def open_resources(
         engine = create_engine(url.get_secret_value(), settings.database)
         stack.push_async_callback(engine.dispose)
         database = Sessions(engine)
+        if not await _has_expected_schema(database):
+            raise StartupRefused(_OTHER_SCHEMA)
         model = model or create_model(settings)
         await stack.enter_async_context(aclosing(model))
         embedder = embedder or await stack.enter_async_context(open_embedder(settings))
@@ -96,12 +96,12 @@ async def open_resources(
         await stack.enter_async_context(jobs.running(knowledge.ingest_next))
 
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        runner = await stack.enter_async_context(
-            Runner(limit=settings.chat.max_running_runs, silence_s=settings.chat.heartbeat_s)
-        )
+        runner = Runner(limit=settings.chat.max_running_runs, silence_s=settings.chat.heartbeat_s)
         chat = ChatService(database, knowledge, model, runner, settings.chat, embedder_name=embedder.name)
         heart = tasks.create_task(chat.keep_alive(), name="heartbeat")
         stack.callback(heart.cancel)
+        # After the heart, which must beat for as long as there are runs: other processes end those of a silent one.
+        await stack.enter_async_context(runner)
         yield Resources(
             settings=settings,
             engine=engine,
@@ -115,6 +115,11 @@ async def open_resources(
             chat=chat,
             sessions=SessionService(database),
         )
+
+
+async def _has_expected_schema(database: Sessions) -> bool:
+    async with database.read() as session:
+        return await migrations.current(session) == migrations.newest()
 
 
 def create_model(settings: Settings) -> ChatModel:
@@ -153,9 +158,13 @@ def secret_key(settings: Settings) -> SecretStr:
     """`SECRET_KEY`; without one, a key that is made once and kept beside the embedded database, for its owner's eyes alone."""
     if settings.security.secret_key is not None:
         return settings.security.secret_key
-    path = settings.database.freshet_data_dir / "secret_key"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError), path.open("x") as file:
-        path.chmod(0o600)
-        file.write(secrets.token_hex(32))
+    directory = settings.database.freshet_data_dir
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "secret_key"
+    if not path.exists():
+        # A temporary file is its owner's alone; linked, it appears whole, and for the first of two processes only.
+        with NamedTemporaryFile("w", dir=directory) as file, contextlib.suppress(FileExistsError):
+            file.write(secrets.token_hex(32))
+            file.flush()
+            path.hardlink_to(file.name)
     return SecretStr(path.read_text().strip())

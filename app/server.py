@@ -13,13 +13,18 @@ _CLEAN_UP_S = 10
 
 
 class DrainingServer(uvicorn.Server):
-    """Ends its runs before its connections, so that each reader gets the last line of its answer."""
+    """Ends its runs before its connections, so that each reader gets the last line of its answer.
+
+    Runs without a reader have the same grace period: it is waited for where the runner is left.
+    """
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         resources: Any = self.lifespan.state.get("resources")
         if isinstance(resources, Resources):
             resources.drain()
         await super().shutdown(sockets)
+        if self.force_exit and isinstance(resources, Resources):
+            resources.runner.drain(0)
 
 
 def config(app: Any, settings: ServerSettings, **overrides: Any) -> uvicorn.Config:

@@ -70,7 +70,7 @@ def behaviour_of(name: str) -> Behaviour:
     for part in parts:
         behaviour = _with_part(behaviour, part)
     if behaviour.tokens < 0 or behaviour.per_write < 1:
-        raise ValueError(f"an answer has at least one token, and a write too: {name!r}")
+        raise ValueError(f"a write has at least one token: {name!r}")
     return behaviour
 
 

@@ -48,6 +48,7 @@ class ScriptedModel:
 
 
 def says(*texts: str, reason: str = "stop", usage: Usage | None = None) -> list[Act]:
-    return [[text] for text in texts] + [
-        Finish(reason, usage or Usage(input_tokens=11, output_tokens=len(texts)))
-    ]
+    said: list[Act] = []
+    said += [[text] for text in texts]
+    said.append(Finish(reason, usage or Usage(input_tokens=11, output_tokens=len(texts))))
+    return said

@@ -128,6 +128,7 @@ CREATE TABLE documents (
     CONSTRAINT documents_collection_id_fkey FOREIGN KEY(collection_id) REFERENCES collections (id) ON DELETE CASCADE,
     CONSTRAINT documents_position_key UNIQUE (position)
 );
+CREATE INDEX documents_open_idx ON documents (position) WHERE status IN ('pending', 'processing');
 CREATE TABLE refresh_tokens (
     id UUID NOT NULL,
     user_id UUID NOT NULL,

@@ -8,7 +8,6 @@ from fastapi import Query
 from app.api.errors import Problem
 
 _REASONS = {
-    400: "The body cannot be read.",
     401: "The credential does not count, or there is none.",
     403: "This is for administrators.",
     404: "There is none.",

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app import errors, json_text
 
@@ -122,7 +123,21 @@ async def _of_the_framework(request: Request, error: Exception) -> Response:
     status = 422 if error.status_code == 400 else error.status_code
     code = _CODES_OF_STATUS.get(status, "invalid_input" if status < 500 else "internal_error")
     message = f"{error.detail}."
-    return problem(status, code, message, request_id=_id(request), headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if status == 405:
+        headers["allow"] = ", ".join(_methods_of(request))
+        headers.pop("Allow", None)
+    return problem(status, code, message, request_id=_id(request), headers=headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All that the path takes; the framework tells those of its first route."""
+    taken: list[str] = []
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+        scope: dict[str, Any] = {"type": "http", "path": request.url.path, "method": method, "headers": []}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            taken.append(method)
+    return taken
 
 
 def _id(request: Request) -> str | None:

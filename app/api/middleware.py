@@ -12,8 +12,8 @@ from app.api.errors import problem
 logger = logging.getLogger(__name__)
 
 
-class RequestGuard:
-    """Gives each request an id, and answers what nothing else has answered: an unexpected error, with one line that tells nothing of it."""
+class RequestId:
+    """Gives each request an id, and tells it in each answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -22,19 +22,37 @@ class RequestGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = uuid4().hex
-        scope["request_id"] = request_id
-        started = False
+        request_id = scope["request_id"] = uuid4().hex
+        header = (b"x-request-id", request_id.encode())
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], header]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class RequestGuard:
+    """Answers what nothing else has answered: an unexpected error, with one line that tells nothing of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope["request_id"]
+        started = False
+
+        async def send_noting_start(message: Message) -> None:
+            nonlocal started
+            started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send_noting_start)
         except Exception:  # the end of a stream or of a request: nothing of it may reach the client
             logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
             if started:
@@ -45,7 +63,7 @@ class RequestGuard:
                 "Something went wrong on our side. It has been noted.",
                 request_id=request_id,
             )
-            await response(scope, receive, send_with_id)
+            await response(scope, receive, send)
 
 
 class BodyLimit:

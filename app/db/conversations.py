@@ -145,7 +145,7 @@ _END_TURN = text(
     """
     WITH ended_run AS (
         UPDATE runs SET status = :status, error_code = :error_code, ended_at = now()
-        WHERE id = :run_id AND status = 'running' RETURNING message_id
+        WHERE id = :run_id AND (status = 'running' OR error_code = 'interrupted') RETURNING message_id
     )
     UPDATE messages SET status = :status, text = :answer, finish_reason = :finish_reason, error_code = :error_code,
         sources = :sources, steps = :steps, usage = :usage
@@ -159,7 +159,10 @@ _END_TURN = text(
 
 
 async def end_turn(session: AsyncSession, *, run_id: UUID, end: AnswerEnd) -> None:
-    """Store the answer and how it ended, once: a run that has already been ended stays as it is."""
+    """Store the answer and how it ended, once: a run that has already been ended stays as it is.
+
+    But an interruption that another process has only assumed, when this one could not tell that it lived, gives way.
+    """
     values = {
         "run_id": run_id,
         "status": end.status,

@@ -187,6 +187,7 @@ class Document(Table):
     __table_args__ = (
         UniqueConstraint("collection_id", "content_sha256"),
         CheckConstraint("status IN ('pending', 'processing', 'ready', 'failed')", name="status"),
+        Index("documents_open_idx", "position", postgresql_where=sql("status IN ('pending', 'processing')")),
     )
 
     id: Mapped[UUID] = _id()

@@ -17,17 +17,31 @@ _WORTH_QUOTING = 0.6
 _LEAST_COVERAGE = 0.3
 # A passage this close to the question (cosine) is quoted from its beginning even without a word in common.
 _CLOSE_IN_MEANING = 0.5
+# A sentence that begins with what is asked about is likelier to be about it, and so is the first of a passage; a line of code is none.
+_BEGINS_WITH_IT = 1.3
+_BEGINS_PASSAGE = 1.2
+_IS_CODE = 0.5
+_LONGEST_QUOTE = 600
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
 _PIECE = re.compile(r"\s*\S+")
-_SENTENCE_END = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])|\n+")
-_NO_SENTENCE = re.compile(r"#+\s|```|~~~|\|?[\s:|-]+$")
+_SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)\]]))\s+(?=[^\sa-z])|(?<=[。！？])")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|z\. ?B|d\. ?h|vs|cf|ca|approx|Dr|Prof|Mr|Mrs|Nr|No|bzw|usw)|\b[A-Z])\.$"
+)
+_FENCE = re.compile(r"```|~~~")
+_NO_SENTENCE = re.compile(r"#+\s|\|?[\s:|-]+$")
 _LIST_MARK = re.compile(r"^(?:[-*+•]|\d+[.)])\s+|^>\s+")
-_MARKUP = re.compile(r"\*\*|__|(?<!\w)_|_(?!\w)")
-_ENGLISH_STOP_WORDS = frozenset(
+_STOP_WORDS = frozenset(
     "a about an and any are as at be been but by can could did do does for from get had has have how i if in into is it its may me my of on or"
     " our shall should so than that the their them then there these they this those to was we were what when where which while who whom whose"
-    " why will with would you your".split()
+    " why will with would you your"
+    " aber als am auch auf aus bei bin das dass dem den der des die du ein eine einem einen einer er es gibt hat ich ihr im ist kann man mein mit"
+    " nach nicht oder sich sie sind so und uns vom von vor wann warum was welche welcher welches wem wen wenn wer werden wie wieso wird wir wo zu zum zur".split()
+)
+# Said of everything, so that they tell little of what is asked about; by their stems.
+_VAGUE_STEMS = frozenset(
+    "chang describ explain find giv happen know lik list look mak mean nam need show tell thing us want work".split()
 )
 
 
@@ -35,6 +49,8 @@ class _Sentence(NamedTuple):
     text: str
     passage: Passage
     words: frozenset[str]
+    is_code: bool
+    is_first: bool
 
 
 class ExtractiveModel:
@@ -61,13 +77,16 @@ class ExtractiveModel:
 
 def _best_sentences(question: str, passages: Sequence[Passage]) -> list[_Sentence]:
     sentences = [
-        _Sentence(text, passage, _content_words(text))
+        _Sentence(text, passage, _content_words(text), is_code, is_first=number == 0)
         for passage in passages
-        for text in _sentences(passage.text)
+        for number, (text, is_code) in enumerate(_sentences(passage.text))
     ]
     asked = _content_words(question)
     known = Counter(word for sentence in sentences for word in sentence.words & asked)
-    weights = {word: math.log(1 + len(sentences) / (known[word] + 0.5)) for word in asked}
+    weights = {
+        word: math.log(1 + len(sentences) / (known[word] + 0.5)) * (0.4 if word in _VAGUE_STEMS else 1)
+        for word in asked
+    }
     whole = sum(weights.values())
 
     def coverage(sentence: _Sentence) -> float:
@@ -77,6 +96,9 @@ def _best_sentences(question: str, passages: Sequence[Passage]) -> list[_Sentenc
         # Long sentences hold more words by chance: BM25's length normalisation, with b = 0.4 about 20 words.
         return (
             coverage(sentence)
+            * (_BEGINS_WITH_IT if _first_content_word(sentence.text) in asked else 1)
+            * (_BEGINS_PASSAGE if sentence.is_first else 1)
+            * (_IS_CODE if sentence.is_code else 1)
             * (0.75 + 0.25 * sentence.passage.score)
             / (0.6 + 0.4 * max(len(sentence.words), 8) / 20)
         )
@@ -86,28 +108,61 @@ def _best_sentences(question: str, passages: Sequence[Passage]) -> list[_Sentenc
     for sentence in ranked:
         if worth(sentence) < _WORTH_QUOTING * worth(ranked[0]) or len(chosen) == _MAX_QUOTES:
             break
-        if all(sentence.text != other.text for other in chosen):
+        # Overlapping passages hold the same sentence twice, perhaps cut at their edge.
+        if not any(sentence.text in other.text or other.text in sentence.text for other in chosen):
             chosen.append(sentence)
     if not chosen and passages:
         closest = max(passages, key=lambda passage: passage.score)
         if closest.score >= _CLOSE_IN_MEANING:
-            chosen = [sentence for sentence in sentences if sentence.passage is closest][:2]
+            chosen = [s for s in sentences if s.passage is closest and not s.is_code][:2]
     return chosen
 
 
-def _sentences(text: str) -> list[str]:
-    lines = (line.strip() for line in _SENTENCE_END.split(text) if line)
-    bare = (
-        _MARKUP.sub("", _LIST_MARK.sub("", line)) for line in lines if line and not _NO_SENTENCE.match(line)
-    )
-    return [" ".join(line.split()) for line in bare if len(line) > 1]
+def _sentences(text: str) -> list[tuple[str, bool]]:
+    """Each as it stands in the text, but for white space and the marks around it, and whether it is a line of code."""
+    found: list[tuple[str, bool]] = []
+    in_code = False
+    for line in text.splitlines():
+        bare = line.strip()
+        if _FENCE.match(bare):
+            in_code = not in_code
+        elif in_code:
+            found.append((bare, True))
+        elif not _NO_SENTENCE.match(bare):
+            bare = _LIST_MARK.sub("", bare).strip("| ").replace("**", "")
+            found += [(sentence, False) for sentence in _split(bare)]
+    return [(_shortened(" ".join(text.split())), is_code) for text, is_code in found if len(text) > 1]
+
+
+def _split(line: str) -> list[str]:
+    whole: list[str] = []
+    for part in _SENTENCE_END.split(line):
+        if whole and _ABBREVIATION.search(whole[-1][-8:]):
+            whole[-1] += f" {part}"
+        else:
+            whole.append(part)
+    return whole
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _LONGEST_QUOTE:
+        return text
+    cut = text[:_LONGEST_QUOTE]
+    return f"{cut.rsplit(' ', 1)[0] if ' ' in cut else cut} …"
+
+
+def _first_content_word(text: str) -> str | None:
+    for word in _WORD.findall(text[:80].casefold())[:3]:
+        if found := _content_words(word):
+            return next(iter(found))
+    return None
 
 
 def _content_words(text: str) -> frozenset[str]:
     words: set[str] = set()
     for word in _WORD.findall(text.casefold()):
         if word.isascii():
-            if word not in _ENGLISH_STOP_WORDS:
+            if word not in _STOP_WORDS:
                 words.add(_stem(word))
         elif ord(word[0]) >= 0x2E80 and len(word) > 1:
             # Scripts without spaces: pairs of characters stand for words.

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
-from httpx2 import ConnectTimeout, HTTPError, Limits, Timeout
+from httpx2 import ConnectTimeout, HTTPError, Limits, Timeout, TimeoutException
 from openai import (
     APIConnectionError,
     APIStatusError,
@@ -146,7 +146,7 @@ def _failures() -> Generator[None]:
     """What can go wrong at the other end, in our words."""
     try:
         yield
-    except (TimeoutError, APITimeoutError) as error:
+    except (TimeoutError, TimeoutException, APITimeoutError) as error:
         # The aiohttp transport calls a refused connection a timeout as well.
         if isinstance(error.__cause__, ConnectTimeout):
             raise ModelUnavailable("The language model cannot be reached.") from error

@@ -8,6 +8,8 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+import anyio
+
 from app.errors import AtCapacity, FreshetError, Interrupted, ShuttingDown
 from app.events import Error, Event
 from app.patience import Patience
@@ -26,7 +28,7 @@ class Run:
         self.session_id = session_id
         self.message_id = message_id
         self.log = RunLog()
-        self.task: asyncio.Task[None] | None = None
+        self.task: anyio.TaskHandle[None] | None = None
         self.failure: FreshetError | None = None
 
 
@@ -55,7 +57,8 @@ class Runner:
         self._reserved = 0
         self._draining = False
         self._running: dict[UUID, Run] = {}
-        self._tasks = asyncio.TaskGroup()
+        # Not asyncio's, whose cancellations go through shields: a run that is storing what was said would lose it to a second one.
+        self._tasks = anyio.create_task_group()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -64,9 +67,10 @@ class Runner:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Ends what still runs: each run stores what was said, and its readers get their terminal event."""
-        self._draining = True
-        self._end_all()
+        """Ends what still runs, when it drains after the grace period, else now: each run stores what was said, and its
+        readers get their terminal event."""
+        if not self._draining:
+            self.drain(0)
         await self._tasks.__aexit__(kind, error, traceback)
 
     @property

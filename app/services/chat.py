@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -74,7 +74,8 @@ class _Draft:
     def end(self, status: str, **rest: Any) -> AnswerEnd:
         return AnswerEnd(
             status=status,
-            text="".join(self.texts),
+            # A model may say NUL, which PostgreSQL does not take in a text.
+            text="".join(self.texts).replace("\0", ""),
             sources=self.sources,
             steps=list(self.steps.values()),
             **rest,
@@ -171,7 +172,6 @@ class ChatService:
         draft = _Draft()
         whole = OpenStep("completed")
         answered: Answered | None = None
-        end: AnswerEnd | None = None
         try:
             async with aclosing(pipeline.answer(turn, self._parts)) as events:
                 async for event in events:
@@ -181,18 +181,16 @@ class ChatService:
                         draft.add(event)
                         yield event
             assert answered is not None, "the pipeline ends with Answered, or raises"
-            usage = msgspec.to_builtins(answered.usage)
-            end = draft.end("completed", finish_reason=answered.finish_reason, usage=usage)
-            await self._store(turn, end)
-        except AnswerNotStored:
-            raise
         except (asyncio.CancelledError, GeneratorExit):
-            await self._store_within_grace(turn, end or draft.end("failed", error_code="interrupted"))
+            await self._store_failed(turn, draft, "interrupted")
             raise
         except Exception as error:  # noted that the turn failed, then raised again
-            code = error.code if isinstance(error, FreshetError) else "internal_error"
-            await self._store(turn, draft.end("failed", error_code=code))
+            await self._store_failed(
+                turn, draft, error.code if isinstance(error, FreshetError) else "internal_error"
+            )
             raise
+        usage = msgspec.to_builtins(answered.usage)
+        await self._store(turn, draft.end("completed", finish_reason=answered.finish_reason, usage=usage))
         tokens = {"input": answered.usage.input_tokens, "output": answered.usage.output_tokens}
         yield whole.completed(tokens=tokens)
         yield Done(
@@ -202,24 +200,33 @@ class ChatService:
             usage=answered.usage,
         )
 
-    async def _store_within_grace(self, turn: Turn, end: AnswerEnd) -> None:
-        # Shielded: this runs while the turn is being cancelled, and a second cancellation must not lose what was said.
-        with anyio.move_on_after(_SAVE_GRACE_S, shield=True):
-            await self._store(turn, end)
+    async def _store_failed(self, turn: Turn, draft: _Draft, code: str) -> None:
+        # Its reader is told why the answer failed; that it could not be stored either is nothing that they could act on.
+        with suppress(AnswerNotStored):
+            await self._store(turn, draft.end("failed", error_code=code))
 
     async def _store(self, turn: Turn, end: AnswerEnd) -> None:
-        """Store the end of the turn; when the database is away, wait for it for `store_retry_s`. Raises `AnswerNotStored`."""
+        """Store the end of the turn, also when the turn is cancelled before or meanwhile. Raises `AnswerNotStored`."""
+        try:
+            await self._store_patiently(turn, end)
+        except asyncio.CancelledError:
+            # Shielded: every await of a turn that is being cancelled is cancelled again.
+            with anyio.move_on_after(_SAVE_GRACE_S, shield=True):
+                await self._store_patiently(turn, end)
+            raise
+
+    async def _store_patiently(self, turn: Turn, end: AnswerEnd) -> None:
+        """When the database is away, wait for it for `store_retry_s`. Raises `AnswerNotStored`."""
         give_up_at = asyncio.get_running_loop().time() + self._settings.store_retry_s
         wait_s = 0.1
         while True:
             try:
                 async with self._sessions.begin() as session:
-                    await conversations.end_turn(
-                        session, run_id=turn.run_id, answer_id=turn.answer_id, end=end
-                    )
+                    await conversations.end_turn(session, run_id=turn.run_id, end=end)
                 return
             except DatabaseUnavailable as error:
                 if asyncio.get_running_loop().time() + wait_s > give_up_at:
+                    logger.warning("the end of run %s could not be stored", turn.run_id)
                     raise AnswerNotStored(
                         "The answer was complete, but the database could not be reached to keep it."
                     ) from error
@@ -245,6 +252,8 @@ class ChatService:
                     )
             except DatabaseUnavailable:
                 logger.warning("the database cannot be reached; trying again in %g s", every_s)
+            except Exception:  # a bug, or processes in each other's way, must cost a beat, not the process
+                logger.exception("the heartbeat failed; trying again in %g s", every_s)
             await asyncio.sleep(every_s)
 
 

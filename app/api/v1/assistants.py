@@ -168,7 +168,7 @@ async def list_assistants(
     return AssistantPage(items=[_shown(row, viewer) for row in rows], next=following)
 
 
-@router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422))
+@router.post("", status_code=201, responses=problems(401, 403, 409, 413, 422))
 async def create_assistant(body: NewAssistant, assistants: Assistants, _: Admin) -> Assistant:
     return _full(await assistants.create(**body.given()))
 
@@ -181,7 +181,7 @@ async def get_assistant(
     return _shown(await assistants.get(identifier, viewer), viewer)
 
 
-@router.patch("/{identifier}", responses=problems(400, 401, 403, 404, 409, 413, 422))
+@router.patch("/{identifier}", responses=problems(401, 403, 404, 409, 413, 422))
 async def change_assistant(
     identifier: Identifier, body: AssistantChange, assistants: Assistants, _: Admin
 ) -> Assistant:

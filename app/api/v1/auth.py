@@ -82,7 +82,7 @@ class UserChange(BaseModel):
 
     name: UserName | None = None
     role: Role | None = None
-    is_active: bool | None = None
+    is_active: Annotated[bool, Field(strict=True)] | None = None
     password: NewPassword | None = None
 
 
@@ -112,7 +112,7 @@ class ApiKeysOut(BaseModel):
     api_keys: list[ApiKeyOut]
 
 
-@router.post("/auth/login", tags=["auth"], responses=problems(400, 401, 422) | _SLOWED_DOWN)
+@router.post("/auth/login", tags=["auth"], responses=problems(401, 422) | _SLOWED_DOWN)
 async def login(
     request: Request,
     response: Response,
@@ -129,7 +129,7 @@ async def login(
     return TokensOut.of(pair)
 
 
-@router.post("/auth/refresh", tags=["auth"], responses=problems(400, 401, 422))
+@router.post("/auth/refresh", tags=["auth"], responses=problems(401, 422))
 async def refresh(response: Response, accounts: Accounts, body: RefreshTokenIn) -> TokensOut:
     """A new pair for a refresh token. A token that is sent twice ends the login that it comes from."""
     pair = await accounts.refresh(body.refresh_token)
@@ -137,7 +137,7 @@ async def refresh(response: Response, accounts: Accounts, body: RefreshTokenIn) 
     return TokensOut.of(pair)
 
 
-@router.post("/auth/logout", tags=["auth"], status_code=204, responses=problems(400, 422))
+@router.post("/auth/logout", tags=["auth"], status_code=204, responses=problems(422))
 async def logout(accounts: Accounts, body: RefreshTokenIn) -> None:
     """Ends the login that the refresh token comes from; the access token lives on for its minutes."""
     await accounts.logout(body.refresh_token)
@@ -161,13 +161,13 @@ async def list_users(
     return UsersOut(users=[UserOut.model_validate(user) for user in page], next=following)
 
 
-@router.post("/users", tags=["users"], status_code=201, responses=problems(400, 401, 403, 409, 422))
+@router.post("/users", tags=["users"], status_code=201, responses=problems(401, 403, 409, 422))
 async def create_user(_: Admin, accounts: Accounts, body: UserIn) -> UserOut:
     user = await accounts.create_user(body.email, body.password, body.role, body.name)
     return UserOut.model_validate(user)
 
 
-@router.patch("/users/{user_id:uuid}", tags=["users"], responses=problems(400, 401, 403, 404, 409, 422))
+@router.patch("/users/{user_id:uuid}", tags=["users"], responses=problems(401, 403, 404, 409, 422))
 async def change_user(_: Admin, accounts: Accounts, user_id: UUID, body: UserChange) -> UserOut:
     """A new password, or `is_active: false`, ends the user's logins. The last admin cannot be made anything else."""
     user = await accounts.change_user(
@@ -176,7 +176,7 @@ async def change_user(_: Admin, accounts: Accounts, user_id: UUID, body: UserCha
     return UserOut.model_validate(user)
 
 
-@router.post("/api-keys", tags=["api-keys"], status_code=201, responses=problems(400, 401, 422))
+@router.post("/api-keys", tags=["api-keys"], status_code=201, responses=problems(401, 422))
 async def create_api_key(
     response: Response, account: CurrentAccount, accounts: Accounts, body: ApiKeyIn
 ) -> NewApiKeyOut:

@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
+from app.api.contract import OPTIONAL_USER
 from app.api.deps import Chat, SessionHistory, ViewerDep
 from app.api.errors import Problem
 from app.api.streaming import NDJSON, SSE, EventStream, form_of
@@ -157,7 +158,13 @@ _STREAMED: dict[str, Any] = {
 }
 
 
-@router.post("/stream", response_class=EventStream, responses={200: _STREAMED, **_REFUSED})
+@router.post(
+    "/stream",
+    status_code=200,
+    response_class=EventStream,
+    responses={200: _STREAMED, **_REFUSED},
+    openapi_extra=OPTIONAL_USER,
+)
 async def stream(
     question: Question, viewer: ViewerDep, chat: Chat, accept: Annotated[str | None, Header()] = None
 ) -> EventStream:
@@ -173,6 +180,7 @@ async def stream(
         502: {"model": Problem, "description": "The language model failed."},
         504: {"model": Problem, "description": "The language model did not answer in time."},
     },
+    openapi_extra=OPTIONAL_USER,
 )
 async def ask(question: Question, viewer: ViewerDep, chat: Chat, sessions: SessionHistory) -> Answer:
     """Ask, and get the whole answer at once."""
@@ -191,7 +199,11 @@ async def ask(question: Question, viewer: ViewerDep, chat: Chat, sessions: Sessi
     )
 
 
-@router.get("/{session_id}/history", responses={code: _REFUSED[code] for code in (404, 422, 503)})
+@router.get(
+    "/{session_id}/history",
+    responses={code: _REFUSED[code] for code in (404, 422, 503)},
+    openapi_extra=OPTIONAL_USER,
+)
 async def history(
     session_id: SessionId,
     viewer: ViewerDep,
@@ -207,7 +219,11 @@ async def history(
     return History(messages=[_view(message) for message in page.messages], next=following)
 
 
-@router.delete("/{session_id}", responses={code: _REFUSED[code] for code in (404, 422, 503)})
+@router.delete(
+    "/{session_id}",
+    responses={code: _REFUSED[code] for code in (404, 422, 503)},
+    openapi_extra=OPTIONAL_USER,
+)
 async def forget(session_id: SessionId, viewer: ViewerDep, sessions: SessionHistory) -> Said:
     """Forget the conversation: its history is empty from now on, and later answers know nothing of it."""
     await sessions.forget(session_id, viewer)

@@ -149,7 +149,7 @@ class Excerpt(BaseModel):
     length: int
 
 
-@router.post("/collections", status_code=201, responses=problems(400, 401, 403, 409, 413, 422))
+@router.post("/collections", status_code=201, responses=problems(401, 403, 409, 413, 422))
 async def create_collection(body: NewCollection, knowledge: Knowledge, _: Admin) -> Collection:
     return Collection.model_validate(
         await knowledge.create_collection(body.name, description=body.description)
@@ -171,7 +171,7 @@ async def get_collection(collection: CollectionIdentifier, knowledge: Knowledge,
     return Collection.model_validate(await knowledge.collection(collection))
 
 
-@router.patch("/collections/{collection}", responses=problems(400, 401, 403, 404, 409, 413, 422))
+@router.patch("/collections/{collection}", responses=problems(401, 403, 404, 409, 413, 422))
 async def change_collection(
     collection: CollectionIdentifier, body: ChangeOfCollection, knowledge: Knowledge, _: Admin
 ) -> Collection:
@@ -215,7 +215,7 @@ _UPLOAD: dict[str, Any] = {
     openapi_extra=_UPLOAD,
     responses={
         200: {"model": Document, "description": "The collection has these bytes already."},
-        **problems(400, 401, 403, 404, 413, 422),
+        **problems(401, 403, 404, 413, 422),
     },
 )
 async def add_document(request: Request, response: Response, knowledge: Knowledge, _: Admin) -> Document:

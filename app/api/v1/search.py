@@ -79,7 +79,7 @@ class SearchResult(BaseModel):
     items: list[Hit]
 
 
-@router.post("", responses=problems(400, 401, 403, 404, 413, 422, 502, 504), openapi_extra=OPTIONAL_USER)
+@router.post("", responses=problems(401, 403, 404, 413, 422, 502, 504), openapi_extra=OPTIONAL_USER)
 async def search(
     body: SearchThroughAssistant | SearchInCollections,
     knowledge: Knowledge,

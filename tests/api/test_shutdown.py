@@ -1,0 +1,262 @@
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+from sqlalchemy import func, update
+
+from app.db import conversations
+from app.db.conversations import AnswerEnd
+from app.db.engine import Sessions
+from app.db.tables import Run as RunRow
+from app.events import Event, Tokens
+from app.llm.protocols import Finish, Usage
+from app.runs.runner import Run, Runner
+from app.settings import Settings
+from tests.conftest import RunningServer, Serve
+from tests.scripted_model import ScriptedModel
+
+STREAM = "/api/v1/chat/stream"
+
+
+def with_grace(settings: Settings, grace_s: float) -> Settings:
+    server = settings.server.model_copy(update={"shutdown_grace_s": grace_s})
+    return replace(settings, server=server)
+
+
+def with_heartbeat(settings: Settings, every_s: float) -> Settings:
+    return replace(settings, chat=settings.chat.model_copy(update={"process_heartbeat_s": every_s}))
+
+
+@asynccontextmanager
+async def answering(
+    server: RunningServer, model: ScriptedModel, gate: anyio.Event
+) -> AsyncGenerator[tuple[str, AsyncIterator[str]]]:
+    """The id of a session whose answer waits for the gate after its first token, and the lines from there."""
+    model.script = lambda prompt: [["The first"], gate, [" and the last."], Finish("stop", Usage(1, 2))]
+    assistant = await server.resources.assistants.create(name="Public")
+    body = {"message": "Go", "assistant_id": assistant.slug}
+    async with (
+        httpx.AsyncClient(base_url=server.url, timeout=20) as client,
+        client.stream("POST", STREAM, json=body) as response,
+    ):
+        lines = response.aiter_lines()
+        async for line in lines:
+            if json.loads(line)["type"] == "token":
+                break
+        yield response.headers["x-session-id"], lines
+
+
+async def until_draining(server: RunningServer) -> None:
+    with anyio.fail_after(5):
+        while not server.resources.runner.draining:  # noqa: ASYNC110  # it tells nobody
+            await anyio.sleep(0.005)
+
+
+async def stored_answer(serve: Serve, settings: Settings, session_id: str) -> dict[str, Any]:
+    """As another server on the same database shows it."""
+    async with serve(settings) as another, httpx.AsyncClient(base_url=another.url) as client:
+        history = (await client.get(f"/api/v1/chat/{session_id}/history")).json()["messages"]
+    assert len(history) == 2
+    return history[1]
+
+
+async def test_an_answer_that_ends_within_the_grace_period_is_whole(
+    serve: Serve, settings: Settings, model: ScriptedModel
+):
+    gate = anyio.Event()
+    with anyio.fail_after(15):
+        async with serve(settings) as server, answering(server, model, gate) as (session_id, lines):
+            server.stop()
+            await until_draining(server)
+            gate.set()
+            rest = [json.loads(line) async for line in lines]
+        assert rest[-1]["type"] == "done"
+        answer = await stored_answer(serve, settings, session_id)
+    assert (answer["status"], answer["text"]) == ("completed", "The first and the last.")
+
+
+async def test_an_answer_that_does_not_end_in_time_ends_with_its_reader_told_and_what_was_said_kept(
+    serve: Serve, settings: Settings, model: ScriptedModel
+):
+    settings = with_grace(settings, 0.05)
+    with anyio.fail_after(15):
+        async with (
+            serve(settings) as server,
+            answering(server, model, anyio.Event()) as (session_id, lines),
+        ):
+            server.stop()
+            rest = [json.loads(line) async for line in lines]
+        assert [line["type"] for line in rest].count("error") == 1
+        assert (rest[-1]["type"], rest[-1]["code"], rest[-1]["retryable"]) == ("error", "interrupted", True)
+        answer = await stored_answer(serve, settings, session_id)
+    assert (answer["status"], answer["error_code"], answer["text"]) == ("failed", "interrupted", "The first")
+
+
+async def test_an_answer_without_a_reader_has_the_same_grace_period(
+    serve: Serve, settings: Settings, model: ScriptedModel
+):
+    gate = anyio.Event()
+    with anyio.fail_after(15):
+        async with serve(settings) as server:
+            async with answering(server, model, gate) as (session_id, _):
+                pass
+            server.stop()
+            await until_draining(server)
+            gate.set()
+        answer = await stored_answer(serve, settings, session_id)
+    assert (answer["status"], answer["text"]) == ("completed", "The first and the last.")
+
+
+async def test_an_answer_without_a_reader_that_does_not_end_in_time_keeps_what_was_said(
+    serve: Serve, settings: Settings, model: ScriptedModel
+):
+    settings = with_grace(settings, 0.05)
+    with anyio.fail_after(15):
+        async with serve(settings) as server:
+            async with answering(server, model, anyio.Event()) as (session_id, _):
+                pass
+            server.stop()
+        answer = await stored_answer(serve, settings, session_id)
+    assert (answer["status"], answer["error_code"], answer["text"]) == ("failed", "interrupted", "The first")
+
+
+async def test_a_server_that_is_about_to_stop_takes_no_new_turns_and_says_when_to_ask_again(
+    client: httpx.AsyncClient, server: RunningServer
+):
+    await server.resources.assistants.create(name="Public")
+    server.resources.drain()
+    for path in (STREAM, "/api/v1/chat"):
+        response = await client.post(path, json={"message": "Go", "assistant_id": "public"})
+        assert response.status_code == 503
+        assert response.json()["code"] == "shutting_down"
+        assert int(response.headers["retry-after"]) > 0
+    assert (await client.get("/readyz")).status_code == 503
+    assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_server_that_has_stopped_leaves_no_task(
+    serve: Serve, settings: Settings, model: ScriptedModel
+):
+    before = asyncio.all_tasks()
+    with anyio.fail_after(15):
+        async with serve(with_grace(settings, 0.05)) as server, answering(server, model, anyio.Event()):
+            server.stop()
+        left = asyncio.all_tasks() - before
+    assert not left
+
+
+async def test_a_run_that_is_storing_what_it_said_cannot_be_interrupted_again():
+    storing, gate, stored = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def events() -> AsyncGenerator[Event]:
+        try:
+            yield Tokens(["a"])
+            await anyio.sleep_forever()
+        finally:
+            with anyio.move_on_after(5, shield=True):
+                storing.set()
+                await gate.wait()
+                stored.set()
+
+    with anyio.fail_after(5):
+        async with Runner(limit=1, silence_s=30) as runner:
+            with runner.reserve() as place:
+                run = place.start(Run(uuid4(), "session", uuid4()), events())
+            runner.drain(0)
+            await storing.wait()
+            runner.drain(0)
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+            gate.set()
+    assert stored.is_set()
+    assert isinstance(run.failure, Exception)
+
+
+async def accept_elsewhere(
+    sessions: Sessions, server: RunningServer, session_id: str, *, ago: timedelta
+) -> UUID:
+    """The run, of a process that has never shown a heartbeat."""
+    assistant = await server.resources.assistants.create(name="Public")
+    run_id = uuid4()
+    async with sessions.begin() as session:
+        await conversations.open_session(session, session_id, user_id=None, assistant_id=assistant.id)
+        await conversations.add_turn(
+            session,
+            run_id=run_id,
+            process_id=uuid4(),
+            session_id=session_id,
+            assistant_id=assistant.id,
+            question_id=uuid4(),
+            question="Are you there?",
+            answer_id=uuid4(),
+        )
+        await session.execute(update(RunRow).values(started_at=func.now() - ago))
+    return run_id
+
+
+async def test_the_runs_of_a_process_that_was_killed_are_ended_by_another_and_their_sessions_are_free(
+    serve: Serve, settings: Settings, sessions: Sessions
+):
+    session_id = str(uuid4())
+    settings = with_heartbeat(settings, 0.05)
+    with anyio.fail_after(15):
+        async with serve(settings) as server, httpx.AsyncClient(base_url=server.url) as client:
+            await accept_elsewhere(sessions, server, session_id, ago=timedelta(hours=1))
+            history = f"/api/v1/chat/{session_id}/history"
+            while (answer := (await client.get(history)).json()["messages"][1])["status"] == "running":  # noqa: ASYNC110  # seen from outside
+                await anyio.sleep(0.02)
+            body = {"message": "Go", "assistant_id": "public", "session_id": session_id}
+            again = await client.post(STREAM, json=body)
+    assert (answer["status"], answer["error_code"]) == ("failed", "interrupted")
+    assert json.loads(again.text.splitlines()[-1])["type"] == "done"
+
+
+async def test_a_process_that_was_only_out_of_reach_stores_its_answer_after_all(
+    serve: Serve, settings: Settings, sessions: Sessions
+):
+    session_id = str(uuid4())
+    async with serve(settings) as server:
+        run_id = await accept_elsewhere(sessions, server, session_id, ago=timedelta(hours=1))
+        async with sessions.begin() as session:
+            await conversations.beat(session, uuid4())
+            ended = await conversations.end_abandoned_runs(
+                session, uuid4(), running=(), silence=timedelta(seconds=20)
+            )
+        assert ended == 1
+        async with sessions.begin() as session:
+            await conversations.end_turn(session, run_id=run_id, end=AnswerEnd("completed", "All of it."))
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            history = (await client.get(f"/api/v1/chat/{session_id}/history")).json()["messages"]
+    assert (history[1]["status"], history[1]["error_code"], history[1]["text"]) == (
+        "completed",
+        None,
+        "All of it.",
+    )
+
+
+@pytest.mark.parametrize("signal", ["first", "second"])
+async def test_whoever_asks_twice_does_not_wait_for_the_grace_period(signal: str):
+    """`drain` again with less time counts: the runs end at once."""
+    async with Runner(limit=1, silence_s=30) as runner:
+        with runner.reserve() as place:
+            run = place.start(Run(uuid4(), "session", uuid4()), waiting())
+        with anyio.fail_after(5):
+            if signal == "second":
+                runner.drain(3600)
+            runner.drain(0)
+            while not run.log.closed:
+                await anyio.lowlevel.checkpoint()
+
+
+async def waiting() -> AsyncGenerator[Event]:
+    yield Tokens(["a"])
+    await anyio.sleep_forever()
