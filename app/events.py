@@ -9,16 +9,7 @@ import msgspec
 
 PROTOCOL_VERSION = 1
 
-StepType = Literal[
-    "initialization",
-    "history_loading",
-    "vectorization",
-    "retrieval",
-    "synthesis",
-    "user_persistence",
-    "assistant_persistence",
-    "completed",
-]
+StepType = Literal["history_loading", "vectorization", "retrieval", "synthesis", "completed"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -81,12 +72,6 @@ class Step(Event, frozen=True):
     label: str | None = None
     duration: float | None = None
     payload: dict[str, Any] | None = None
-
-
-class Status(Event, frozen=True):
-    type_name = "status"
-
-    message: str
 
 
 class Source(msgspec.Struct, frozen=True, omit_defaults=True):

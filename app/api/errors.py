@@ -33,7 +33,6 @@ _CODES_OF_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",
-    415: "unsupported_media_type",
 }
 
 

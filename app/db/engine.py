@@ -32,6 +32,7 @@ def create_engine(url: str, settings: DatabaseSettings, *, application_name: str
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout_s,
         pool_use_lifo=True,
+        hide_parameters=True,
         json_serializer=_json_text,
         json_deserializer=msgspec.json.decode,
         connect_args={

@@ -16,7 +16,7 @@ from app.services.viewer import Viewer
 router = APIRouter(prefix="/search", tags=["search"])
 
 _TOP_K = 6
-_SIMILARITY_CUTOFF = 0.25
+_SIMILARITY_CUTOFF = 0.3
 
 
 class _SearchIn(BaseModel):
