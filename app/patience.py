@@ -32,7 +32,7 @@ class Limit:
         except asyncio.CancelledError:
             # Ours, and nobody else has cancelled the task meanwhile: the same rule as in asyncio.timeout.
             if self.expired and self._task.uncancel() == 0:
-                raise TimeoutError from None
+                raise TimeoutError from None  # noqa: ASYNC104  # in its place
             raise
         finally:
             self.deadline = inf

@@ -3,10 +3,10 @@
 Every field is documented in `docs/operations.md`; a test compares the two.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -14,6 +14,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.errors import StartupRefused
 
 BUILT_IN_EMBEDDER = "all-MiniLM-L6-v2"
+
+# As a browser sends it, which is what it is compared with.
+_ORIGIN = re.compile(r"https?://[^\s/?#@*]+")
 
 _PositiveInt = Annotated[int, Field(gt=0)]
 _PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -49,7 +52,7 @@ class ServerSettings(_Group):
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+            return tuple(origin.strip().rstrip("/").lower() for origin in value.split(",") if origin.strip())
         return value
 
 
@@ -156,7 +159,7 @@ class Settings:
                 "Name the origins of your front ends, or set CORS_CREDENTIALS=false."
             )
         for origin in self.server.cors_origins:
-            if origin != "*" and (urlsplit(origin).scheme not in {"http", "https"} or urlsplit(origin).path):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise StartupRefused(
                     f"CORS_ORIGINS holds {origin!r}, which is no origin: write scheme, host and port, such as https://chat.example.com."
                 )

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
+import anyio
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import exc, insert, make_url, text
@@ -17,6 +18,8 @@ from app.db.engine import Sessions, create_engine, normal_url
 from app.db.tables import Chunk, Collection, Document
 from app.errors import Forbidden
 from app.settings import DatabaseSettings
+
+_DROPPING_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,11 @@ async def database(url: str, settings: DatabaseSettings) -> AsyncGenerator[Sessi
         await migrations.migrate(engine)
         yield Sessions(engine)
     finally:
-        await engine.dispose()
-        async with server.connect() as connection:
-            await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        # Shielded: who interrupts an evaluation wants its database gone as well.
+        with anyio.move_on_after(_DROPPING_S, shield=True):
+            await engine.dispose()
+            async with server.connect() as connection:
+                await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 async def create_collection(session: AsyncSession, name: str) -> UUID:

@@ -211,7 +211,8 @@ class Converter:
                 if fresh:
                     raise _refusal(died.returncode, recognised) from None
             finally:
-                await self._give_back(worker, healthy=header is not None and header.reason != "memory")
+                healthy = header is not None and header.reason != "memory"
+                await self._give_back(worker, healthy=healthy)  # noqa: ASYNC102  # shields what it waits for
 
     async def _give_back(self, worker: Worker, *, healthy: bool) -> None:
         if healthy and worker.usable and not self._closed:

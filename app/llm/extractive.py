@@ -137,7 +137,7 @@ def _sentences(text: str) -> list[tuple[str, bool]]:
 def _split(line: str) -> list[str]:
     whole: list[str] = []
     for part in _SENTENCE_END.split(line):
-        if whole and _ABBREVIATION.search(whole[-1][-8:]):
+        if whole and len(whole[-1]) < _LONGEST_QUOTE and _ABBREVIATION.search(whole[-1][-8:]):
             whole[-1] += f" {part}"
         else:
             whole.append(part)

@@ -71,7 +71,7 @@ class Runner:
         readers get their terminal event."""
         if not self._draining:
             self.drain(0)
-        await self._tasks.__aexit__(kind, error, traceback)
+        await self._tasks.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # bounded by the grace period and by what a run may take to store
 
     @property
     def draining(self) -> bool:

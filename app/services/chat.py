@@ -182,7 +182,7 @@ class ChatService:
                         yield event
             assert answered is not None, "the pipeline ends with Answered, or raises"
         except (asyncio.CancelledError, GeneratorExit):
-            await self._store_failed(turn, draft, "interrupted")
+            await self._store_failed(turn, draft, "interrupted")  # noqa: ASYNC102  # shields itself when it is cancelled
             raise
         except Exception as error:  # noted that the turn failed, then raised again
             await self._store_failed(
