@@ -149,18 +149,19 @@ def serve(model: ScriptedModel) -> Serve:
         app = create_app(settings, parts)
         server = DrainingServer(config(app, settings.server, log_config=None))
         socket = server.config.bind_socket()
-        async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(server.serve(sockets=[socket]))
-            while not server.started and not serving.done():  # noqa: ASYNC110  # it tells in no other way
-                await asyncio.sleep(0.001)
-            host, port = socket.getsockname()
-            try:
-                yield RunningServer(
-                    f"http://{host}:{port}", app.state.resources, lambda: setattr(server, "should_exit", True)
-                )
-            finally:
-                server.should_exit = True
-        socket.close()
+        # In no task group: it would cancel the server when a test fails, in the middle of its lifespan.
+        serving = asyncio.create_task(server.serve(sockets=[socket]))
+        while not server.started and not serving.done():  # noqa: ASYNC110  # it tells in no other way
+            await asyncio.sleep(0.001)
+        host, port = socket.getsockname()
+        try:
+            yield RunningServer(
+                f"http://{host}:{port}", app.state.resources, lambda: setattr(server, "should_exit", True)
+            )
+        finally:
+            server.should_exit = True
+            await serving
+            socket.close()
 
     return run
 

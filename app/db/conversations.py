@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    delete,
     func,
     literal,
     or_,
@@ -37,6 +38,8 @@ _sessions = columns_of(tables.Session)
 _messages = columns_of(tables.Message)
 _runs = columns_of(tables.Run)
 _processes = columns_of(tables.Process)
+
+_PROCESS_REMEMBERED = timedelta(days=1)
 
 
 def _bound(name: str, kind: type[Text | Uuid[Any]]) -> BindParameter[Any]:
@@ -234,11 +237,13 @@ async def forget(session: AsyncSession, session_id: str, *, user_id: UUID | None
 
 
 async def beat(session: AsyncSession, process_id: UUID) -> None:
-    """Note that the process lives."""
+    """Note that the process lives, and forget those that have long been gone."""
     statement = upsert(_processes).values(id=process_id)
     await session.execute(
         statement.on_conflict_do_update(index_elements=[_processes.c.id], set_={"heartbeat_at": func.now()})
     )
+    long_gone = _processes.c.heartbeat_at < func.now() - cast(literal(_PROCESS_REMEMBERED), Interval)
+    await session.execute(delete(_processes).where(long_gone))
 
 
 async def end_abandoned_runs(

@@ -52,5 +52,7 @@ class RunLog:
                     try:
                         await limit.wait(waiter, silence_s)
                     except TimeoutError:
-                        self._waiters.remove(waiter)
-                        yield Lines(after + 1, [])
+                        # A line may have come in the same moment, and `append` has taken the waiter.
+                        if waiter in self._waiters:
+                            self._waiters.remove(waiter)
+                            yield Lines(after + 1, [])

@@ -60,15 +60,7 @@ class AssistantService:
     async def usable(self, identifier: str, viewer: Viewer) -> AssistantForTurn:
         """The assistant, if it answers this viewer: it may ask for a user, and if disabled it answers administrators alone."""
         async with self._sessions.read() as session:
-            assistant = await assistants.for_turn(session, identifier)
-        if assistant is None or not (assistant.is_enabled or _is_admin(viewer)):
-            raise NotFound("assistant", identifier)
-        if assistant.user_authentication and viewer.account is None:
-            raise Unauthenticated(
-                viewer.refusal
-                or "This assistant needs a user: send an access token or an API key as a bearer."
-            )
-        return assistant
+            return await usable_in(session, identifier, viewer)
 
     async def page(self, viewer: Viewer, *, after: str | None, limit: int) -> list[AssistantView]:
         """In the order of slugs, those that follow `after`."""
@@ -117,6 +109,18 @@ class AssistantService:
         async with self._sessions.begin() as session:
             if not await assistants.remove(session, identifier):
                 raise NotFound("assistant", identifier)
+
+
+async def usable_in(session: AsyncSession, identifier: str, viewer: Viewer) -> AssistantForTurn:
+    """`AssistantService.usable` within a transaction. Raises `NotFound` and `Unauthenticated`."""
+    assistant = await assistants.for_turn(session, identifier)
+    if assistant is None or not (assistant.is_enabled or _is_admin(viewer)):
+        raise NotFound("assistant", identifier)
+    if assistant.user_authentication and viewer.account is None:
+        raise Unauthenticated(
+            viewer.refusal or "This assistant needs a user: send an access token or an API key as a bearer."
+        )
+    return assistant
 
 
 def _is_admin(viewer: Viewer) -> bool:

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import anyio
 import msgspec
 
-from app.db import assistants, conversations
+from app.db import conversations
 from app.db.conversations import AnswerEnd
 from app.db.engine import Sessions
 from app.errors import (
@@ -21,8 +21,6 @@ from app.errors import (
     DatabaseUnavailable,
     FreshetError,
     InvalidInput,
-    NotFound,
-    Unauthenticated,
 )
 from app.events import Done, Event, Sources, Step, Tokens
 from app.llm.protocols import ChatMessage, ChatModel
@@ -31,6 +29,7 @@ from app.rag.pipeline import Answered, Knowledge, Parts, Turn
 from app.rag.steps import OpenStep
 from app.runs.log import Lines
 from app.runs.runner import Run, Runner
+from app.services.assistants import usable_in
 from app.services.viewer import Viewer
 from app.settings import ChatSettings
 
@@ -127,14 +126,7 @@ class ChatService:
     async def _accept(self, asked: Asked, session_id: str, viewer: Viewer) -> Turn:
         run_id, question_id, answer_id = uuid4(), uuid4(), uuid4()
         async with self._sessions.begin() as session:
-            assistant = await assistants.for_turn(session, asked.assistant)
-            if assistant is None or not assistant.is_enabled:
-                raise NotFound("assistant", asked.assistant)
-            if assistant.user_authentication and viewer.account is None:
-                raise Unauthenticated(
-                    viewer.refusal
-                    or "This assistant is for signed-in users: send an access token as a bearer."
-                )
+            assistant = await usable_in(session, asked.assistant, viewer)
             was_there = await conversations.open_session(
                 session, session_id, user_id=viewer.user_id, assistant_id=assistant.id
             )

@@ -17,7 +17,7 @@ from app.db import conversations
 from app.db.conversations import AnswerEnd
 from app.db.engine import Sessions
 from app.db.tables import Run as RunRow
-from app.events import Event, Tokens
+from app.events import Done, Event, Tokens, TokenUsage
 from app.llm.protocols import Finish, Usage
 from app.runs.runner import Run, Runner
 from app.settings import Settings
@@ -152,6 +152,31 @@ async def test_a_server_that_has_stopped_leaves_no_task(
             server.stop()
         left = asyncio.all_tasks() - before
     assert not left
+
+
+async def test_whoever_leaves_a_draining_runner_waits_for_its_grace_period():
+    gate = anyio.Event()
+    run = Run(uuid4(), "session", uuid4())
+
+    async def events() -> AsyncGenerator[Event]:
+        await gate.wait()
+        yield Done(status="completed", message_id="m", finish_reason="stop", usage=TokenUsage(1, 1, 2))
+
+    async def serve_and_leave() -> None:
+        async with Runner(limit=1, silence_s=30) as runner:
+            with runner.reserve() as place:
+                place.start(run, events())
+            runner.drain(3600)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve_and_leave)
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            assert not run.log.closed
+            gate.set()
+    assert run.log.closed
+    assert run.failure is None
 
 
 async def test_a_run_that_is_storing_what_it_said_cannot_be_interrupted_again():

@@ -1,7 +1,9 @@
 """What goes wrong around a turn: the database goes away and comes back, there is too much to do, a reader is slow."""
 
+import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -21,8 +23,11 @@ from app.db import migrations
 from app.db.embedded import EmbeddedPostgres
 from app.db.engine import create_engine
 from app.errors import DatabaseUnavailable
+from app.events import Tokens
 from app.llm.protocols import Finish, Usage, Vector
+from app.patience import Patience
 from app.resources import open_resources
+from app.runs.log import RunLog
 from app.services.chat import Asked
 from app.services.viewer import ANONYMOUS
 from app.settings import ChatSettings, DatabaseSettings, Settings
@@ -315,3 +320,16 @@ async def test_a_reader_that_does_not_read_slows_down_neither_the_answer_nor_ano
                 if part.endswith(b"0\r\n\r\n"):
                     break
     assert received > 10_000_000
+
+
+async def test_a_line_that_comes_with_the_end_of_the_readers_patience_is_not_lost():
+    log = RunLog()
+    follower = log.follow(after=0, patience=Patience(tick_s=0.01), silence_s=0.005)
+    with anyio.fail_after(5):
+        async with aclosing(follower) as batches, asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(anext(batches))
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.02, log.append, Tokens(["a"]))
+            # Held up like this, the loop finds both timers due at once, that of the patience first.
+            time.sleep(0.05)  # noqa: ASYNC251  # this is what is tried
+            assert len((await first).lines) == 1

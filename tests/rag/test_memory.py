@@ -1,0 +1,42 @@
+from app.llm.protocols import ChatMessage
+from app.rag.memory import estimated_tokens, within_budget
+
+
+def conversation(*texts: str) -> list[ChatMessage]:
+    """Question, answer, question …"""
+    return [ChatMessage("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]
+
+
+def test_what_fits_is_kept_whole_and_in_order():
+    messages = conversation("one", "two", "three", "four")
+    assert within_budget(messages, 1000) == messages
+
+
+def test_the_newest_messages_are_kept():
+    messages = conversation("a" * 400, "b" * 400, "c" * 400, "d" * 400)
+    assert within_budget(messages, 2 * estimated_tokens("c" * 400)) == messages[2:]
+
+
+def test_it_begins_with_a_question_and_not_with_half_a_turn():
+    messages = conversation("a" * 400, "b" * 400, "c" * 400, "d" * 400)
+    assert within_budget(messages, 3 * estimated_tokens("a" * 400)) == messages[2:]
+
+
+def test_a_turn_that_alone_is_too_long_leaves_nothing_older_in_its_place():
+    assert within_budget(conversation("short", "short", "short", "x" * 10_000), 100) == []
+
+
+def test_there_may_be_no_memory_at_all():
+    assert within_budget(conversation("one", "two"), 0) == []
+    assert within_budget([], 100) == []
+
+
+def test_an_answer_without_its_question_is_left_out():
+    assert within_budget([ChatMessage("assistant", "Welcome!")], 100) == []
+
+
+def test_the_estimate_counts_bytes_so_that_chinese_is_not_underrated():
+    assert estimated_tokens("") == 1
+    assert estimated_tokens("abcd" * 100) == 101
+    assert estimated_tokens("会话属于" * 100) == 301
+    assert estimated_tokens("\ud800") == 1
