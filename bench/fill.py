@@ -1,8 +1,6 @@
 """Fills a migrated database with made-up documents to search: `python -m bench.fill DATABASE_URL --chunks 100000 --assistant SLUG`.
 
-What matters for the cost of a search is as in real text: frequencies of words follow Zipf's law, each document has words
-of its own, and vectors of one document lie together. Nothing in it means anything, so the assistant takes what is
-nearest however far away it is.
+Nothing in them means anything, so the assistant takes what is nearest however far away it is.
 """
 
 import argparse
@@ -10,81 +8,20 @@ import asyncio
 import hashlib
 import sys
 import time
-from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import asyncpg
 import numpy as np
-from numpy.typing import NDArray
 from pgvector import HalfVector
 from pgvector.asyncpg import register_vector
 
-_CHUNKS_A_DOCUMENT = 100
+from bench.made_up import texts, vectors
+
 _CHUNKS_A_COPY = 20_000
-
-_VOCABULARY = 60_000
-_WORDS_A_CHUNK = 130
-_WORDS_A_SENTENCE = 13
-_TOPIC_WORDS = 150
-_FUNCTION_WORDS = (
-    "the of and to in a is that it was for on are as with his they at be this from have or by one had not but what all were"
-    " when we there can an your which their if will up other about out many then them these so some her would him into has"
-).split()
-_ONSETS = "b br c ch cl d dr f fl g gr h j k l m n p pl pr qu r s sh sk sl sp st t tr v w z".split()
-_VOWELS = "a e i o u ai ea ee oa ou".split()
-_CODAS = "b ck d ft g l ll m n nt p r rd rm rt s st t th x".split()
-_ENDINGS = (*("" for _ in range(6)), "ing", "ed", "er", "s", "tion", "ness")
-
 
 _SLOW_INDEXES = (
     "SELECT indexdef FROM pg_indexes WHERE indexname IN ('chunks_embedding_idx', 'chunks_words_idx')"
 )
-
-
-def vocabulary(chance: np.random.Generator) -> list[str]:
-    """Most frequent first, as many of one syllable as there are, as in real languages."""
-    words: dict[str, None] = {}
-    while len(words) < _VOCABULARY:
-        syllables = 1 + min(3, len(words) // 800)
-        parts = [
-            chance.choice(_ONSETS) + chance.choice(_VOWELS)
-            for _ in range(int(chance.integers(1, syllables + 1)))
-        ]
-        words["".join(parts) + chance.choice(_CODAS) + chance.choice(_ENDINGS)] = None
-    return list(words)
-
-
-def texts(chunks: int, chance: np.random.Generator) -> Iterator[list[str]]:
-    """One document at a time."""
-    words = np.array(vocabulary(chance))
-    # As Mandelbrot has Zipf's law: with this shift the most frequent word stands in every third chunk.
-    common = 1 / (np.arange(_VOCABULARY) + 20.0)
-    common /= common.sum()
-    function_words = np.array(_FUNCTION_WORDS)
-    for start in range(0, chunks, _CHUNKS_A_DOCUMENT):
-        shape = min(_CHUNKS_A_DOCUMENT, chunks - start), _WORDS_A_CHUNK
-        topic = chance.choice(_VOCABULARY, _TOPIC_WORDS, p=common)
-        of_topic = topic[chance.zipf(1.4, shape) % _TOPIC_WORDS]
-        anything = chance.choice(_VOCABULARY, shape, p=common)
-        content = words[np.where(chance.random(shape) < 0.25, of_topic, anything)]
-        is_function = chance.random(shape) < 0.45
-        chosen = np.where(is_function, chance.choice(function_words, shape), content)
-        yield [" ".join(_sentences(row)) for row in chosen.tolist()]
-
-
-def _sentences(words: list[str]) -> Iterator[str]:
-    for at in range(0, len(words), _WORDS_A_SENTENCE):
-        yield " ".join(words[at : at + _WORDS_A_SENTENCE]).capitalize() + "."
-
-
-def vectors(chunks: int, dimensions: int, chance: np.random.Generator) -> Iterator[NDArray[np.float32]]:
-    """One document at a time; two chunks of one have a cosine similarity of about .6."""
-    spread = np.sqrt(0.4 / 0.6 / dimensions)
-    for start in range(0, chunks, _CHUNKS_A_DOCUMENT):
-        shape = min(_CHUNKS_A_DOCUMENT, chunks - start), dimensions
-        centre = chance.standard_normal(dimensions)
-        rows = centre / np.linalg.norm(centre) + spread * chance.standard_normal(shape)
-        yield (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 async def fill(url: str, chunks: int, slug: str, embedder: str, dimensions: int) -> None:
@@ -203,7 +140,7 @@ _STARTED = time.perf_counter()
 
 
 def _say(what: str) -> None:
-    print(f"{time.perf_counter() - _STARTED:6.1f} s  {what}", file=sys.stderr)
+    print(f"{time.perf_counter() - _STARTED:6.1f} s  {what}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -2,17 +2,21 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bench.servers import Server, answers, free_port, running
+from app.db.embedded import EmbeddedPostgres
+from bench.servers import PROJECT, DidNotStart, Server, answers, free_port, running
 
 _STARTING_S = 300.0
 _DATABASE_STOPPING_S = 10.0
 _NOT_OURS = ("DATABASE_URL", "EMBEDDING_MODEL", "SECRET_KEY")
+_FRESHET = (sys.executable, "-P", "-m", "app")
+_ADMIN = "bench@example.com"
 
 
 @contextmanager
@@ -24,20 +28,20 @@ def product(
     Settings of the caller's own Freshet are kept away from it: its environment, and its `.env` by another directory.
     """
     port = free_port()
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
-    environment |= {
+    environment = {
+        # Answers outlive their readers, and nobody waits for those of the load that has left.
+        "SHUTDOWN_GRACE_S": "1",
+        **_environment(data_directory, extra_environment),
         "HOST": "127.0.0.1",
         "PORT": str(port),
-        "FRESHET_DATA_DIR": str(data_directory),
         "OPENAI_BASE_URL": f"{upstream_server.url}/v1",
         "OPENAI_API_KEY": "bench",
         "CHAT_MODEL": "bench",
-        **extra_environment,
     }
     try:
         with running(
             "freshet",
-            [Path(sys.executable).with_name("freshet"), "serve"],
+            [*_FRESHET, "serve"],
             port=port,
             log=log,
             ready=lambda server: answers(server, "/readyz"),
@@ -48,6 +52,34 @@ def product(
             yield server
     finally:
         _end_databases(data_directory)
+
+
+def database_url(data_directory: Path, extra_environment: Mapping[str, str]) -> str:
+    """Of the product that runs on this directory."""
+    return extra_environment.get("DATABASE_URL") or EmbeddedPostgres(data_directory / "postgres").start()
+
+
+def admin_token(data_directory: Path, extra_environment: Mapping[str, str]) -> str:
+    """Of a user made for it, for the product that runs on this directory."""
+    environment = _environment(data_directory, extra_environment)
+
+    def freshet(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*_FRESHET, *arguments]
+        return subprocess.run(
+            command, cwd=data_directory, env=environment, capture_output=True, text=True, check=False
+        )
+
+    # A database that was measured before has the user.
+    adding = freshet("user", "add", _ADMIN, "--admin")
+    issued = freshet("token", _ADMIN)
+    if issued.returncode != 0:
+        raise DidNotStart(f"There is no administrator to measure with:\n{adding.stderr}{issued.stderr}")
+    return issued.stdout.strip()
+
+
+def _environment(data_directory: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
+    return {**kept, **extra, "FRESHET_DATA_DIR": str(data_directory), "PYTHONPATH": str(PROJECT)}
 
 
 def _end_databases(data_directory: Path) -> None:

