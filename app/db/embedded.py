@@ -55,6 +55,16 @@ _OWN_SERVER = "Or set DATABASE_URL to a PostgreSQL 15 to 18 with pgvector."
 _SERVICE_USER = "nobody"
 _PROGRAMS_CACHE = Path("/var/cache/freshet")
 
+
+def _shared_buffers() -> str:
+    """A sixteenth of the memory, between 128 MB and 1 GB: with 1 GB the search in 100,000 passages reads no page twice."""
+    try:
+        memory_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    except (OSError, ValueError):
+        memory_mb = 0
+    return f"{min(1024, max(128, memory_mb // 16))}MB"
+
+
 _SETTINGS: Mapping[str, str] = {
     "cluster_name": _DATABASE,
     "listen_addresses": "",
@@ -63,8 +73,8 @@ _SETTINGS: Mapping[str, str] = {
     "unix_socket_directories": ".",
     "unix_socket_permissions": "0700",
     "max_connections": "100",
-    # Touched as it fills: the index of about 200,000 passages stays in it.
-    "shared_buffers": "256MB",
+    # Touched as it fills.
+    "shared_buffers": _shared_buffers(),
     # Building a vector index is twice as slow with the default of 64 MB; vacuum does not need as much.
     "maintenance_work_mem": "512MB",
     "autovacuum_work_mem": "64MB",
