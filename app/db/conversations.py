@@ -10,23 +10,19 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BindParameter,
     Interval,
     Text,
     Uuid,
-    and_,
     bindparam,
-    cast,
-    delete,
     func,
-    literal,
     or_,
     select,
     text,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -36,10 +32,6 @@ from app.errors import NotFound, SessionBusy
 
 _sessions = columns_of(tables.Session)
 _messages = columns_of(tables.Message)
-_runs = columns_of(tables.Run)
-_processes = columns_of(tables.Process)
-
-_PROCESS_REMEMBERED = timedelta(days=1)
 
 
 def _bound(name: str, kind: type[Text | Uuid[Any]]) -> BindParameter[Any]:
@@ -236,14 +228,37 @@ async def forget(session: AsyncSession, session_id: str, *, user_id: UUID | None
     )
 
 
+_BEAT = text(
+    """
+    WITH long_gone AS (DELETE FROM processes WHERE heartbeat_at < now() - interval '1 day')
+    INSERT INTO processes (id) VALUES (:process_id) ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()
+    """
+).bindparams(_bound("process_id", Uuid))
+
+
 async def beat(session: AsyncSession, process_id: UUID) -> None:
     """Note that the process lives, and forget those that have long been gone."""
-    statement = upsert(_processes).values(id=process_id)
-    await session.execute(
-        statement.on_conflict_do_update(index_elements=[_processes.c.id], set_={"heartbeat_at": func.now()})
+    await session.execute(_BEAT, {"process_id": process_id})
+
+
+_END_ABANDONED = text(
+    """
+    WITH abandoned AS (
+        UPDATE runs SET status = 'failed', error_code = 'interrupted', ended_at = now()
+        WHERE status = 'running' AND started_at < now() - :silence AND (
+            process_id NOT IN (SELECT id FROM processes WHERE heartbeat_at >= now() - :silence)
+            OR process_id = :process_id AND id <> ALL (:running)
+        )
+        RETURNING message_id
     )
-    long_gone = _processes.c.heartbeat_at < func.now() - cast(literal(_PROCESS_REMEMBERED), Interval)
-    await session.execute(delete(_processes).where(long_gone))
+    UPDATE messages SET status = 'failed', error_code = 'interrupted'
+    FROM abandoned WHERE messages.id = abandoned.message_id RETURNING messages.id
+    """
+).bindparams(
+    _bound("process_id", Uuid),
+    bindparam("running", type_=ARRAY(Uuid(as_uuid=True))),
+    bindparam("silence", type_=Interval()),
+)
 
 
 async def end_abandoned_runs(
@@ -253,28 +268,8 @@ async def end_abandoned_runs(
 
     A run of this process counts only when it is older than `silence`: it may have been accepted and not yet be among `running`.
     """
-    long_ago = func.now() - cast(literal(silence), Interval)
-    living = select(_processes.c.id).where(_processes.c.heartbeat_at >= long_ago)
-    abandoned = or_(
-        _runs.c.process_id.not_in(living),
-        and_(
-            _runs.c.process_id == process_id, _runs.c.id.not_in(bindparam("running", running, expanding=True))
-        ),
-    )
-    runs = (
-        update(_runs)
-        .where(_runs.c.status == "running", _runs.c.started_at < long_ago, abandoned)
-        .values(status="failed", error_code="interrupted", ended_at=func.now())
-        .returning(_runs.c.message_id)
-        .cte("abandoned_runs")
-    )
-    answers = (
-        update(_messages)
-        .where(_messages.c.id.in_(select(runs.c.message_id)))
-        .values(status="failed", error_code="interrupted")
-        .returning(_messages.c.id)
-    )
-    return len((await session.execute(answers)).all())
+    values = {"process_id": process_id, "running": list(running), "silence": silence}
+    return len((await session.execute(_END_ABANDONED, values)).all())
 
 
 _COLUMNS = (

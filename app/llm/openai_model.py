@@ -60,15 +60,18 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 def create_client(
     settings: ModelSettings, *, connections: int, timeout_s: float | None = None
 ) -> AsyncOpenAI:
-    """A client of the configured server; its transport holds up to `connections` open at once (its own default is 100)."""
+    """A client of the configured server; its transport holds up to `connections` open at once (its own default is 100).
+
+    `timeout_s` is how long a read may take. Without one, whoever reads limits his own waits: a timer of the transport's would
+    be set anew for each token.
+    """
     key = settings.openai_api_key
-    silence_s = timeout_s or max(settings.model_first_token_s, settings.model_silence_s)
     return AsyncOpenAI(
         # A server of one's own mostly wants no key, the client always wants one.
         api_key=key.get_secret_value() if key is not None else "none",
         base_url=settings.openai_base_url,
         max_retries=settings.model_retries,
-        timeout=Timeout(silence_s, connect=_CONNECT_TIMEOUT_S, pool=silence_s),
+        timeout=Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S),
         http_client=DefaultAioHttpClient(
             limits=Limits(max_connections=connections, max_keepalive_connections=connections)
         ),
@@ -99,24 +102,27 @@ class OpenAIModel:
             for attempt in itertools.count(1):
                 answer = _Answer()
                 async with AsyncExitStack() as stack:
-                    with _failures():
-                        reads = await limit.wait(self._open(prompt, stack), give_up_at - loop.time())
-                    while not answer.ended:
-                        limit_s = self._settings.model_silence_s if answer.begun else give_up_at - loop.time()
-                        try:
-                            with _failures():
-                                read = await limit.wait(anext(reads, b""), limit_s)
-                        except ModelIncomplete as failure:
-                            answer.fail(failure)
-                        else:
-                            if pieces := answer.feed(read):
-                                yield pieces
-                    if answer.failure is None:
-                        with contextlib.suppress(TimeoutError, HTTPError):
-                            while await limit.wait(anext(reads, b""), _END_OF_BODY_S):
-                                pass
-                        yield answer.finish()
-                        return
+                    try:
+                        with _failures():
+                            reads = await limit.wait(self._open(prompt, stack), give_up_at - loop.time())
+                            while not answer.ended:
+                                left_s = (
+                                    self._settings.model_silence_s
+                                    if answer.begun
+                                    else give_up_at - loop.time()
+                                )
+                                if pieces := answer.feed(await limit.wait(anext(reads, b""), left_s)):
+                                    yield pieces
+                    except ModelIncomplete as failure:
+                        answer.fail(failure)
+                    else:
+                        if answer.failure is None:
+                            with contextlib.suppress(TimeoutError, HTTPError):
+                                while await limit.wait(anext(reads, b""), _END_OF_BODY_S):
+                                    pass
+                            yield answer.finish()
+                            return
+                assert answer.failure is not None
                 wait_s = min(8.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.75, 1.0)  # noqa: S311  # spreads load, guards nothing
                 if (
                     answer.begun
