@@ -12,6 +12,7 @@ import anyio.to_thread
 import numpy as np
 
 from app.db import documents, embedders
+from app.db.chunks import passage
 from app.db.documents import Claimed, NewChunk, NewText
 from app.db.engine import Sessions
 from app.errors import Conflict, DatabaseUnavailable, DocumentRefused, FreshetError
@@ -137,12 +138,11 @@ class Ingestion:
             ),
             abandon_on_cancel=True,
         )
-        chunks = [_as_new(passage) for passage in passages]
+        chunks = [_as_new(piece) for piece in passages]
         return _text_of(converted), chunks, await self._embed(chunks, report)
 
     async def _embed(self, chunks: Sequence[NewChunk], report: OnProgress) -> Matrix:
-        """Each with its heading, which says what it is about when its text does not."""
-        texts = [f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text for chunk in chunks]
+        texts = [passage(chunk.heading, chunk.text) for chunk in chunks]
         embeddings = np.empty((len(texts), self._embedder.dimensions), np.float32)
         for start in range(0, len(texts), _PASSAGES_A_BATCH):
             report(Progress("embedding", start, len(texts)))
