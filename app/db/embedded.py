@@ -141,7 +141,7 @@ class EmbeddedPostgres:
                 f"The embedded PostgreSQL cannot use {self._dir} ({reason}). Set FRESHET_DATA_DIR to a directory "
                 f"it can write to. {_OWN_SERVER}"
             ) from error
-        except BaseException:
+        except BaseException:  # whatever ends the start, no server is left behind; raised again
             self.stop()
             raise
         # The port is told because a client would otherwise take PGPORT.

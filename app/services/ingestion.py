@@ -93,7 +93,7 @@ class Ingestion:
                 tasks.cancel_scope.cancel()
             if lost is not None:
                 raise lost
-        except BaseException:
+        except BaseException:  # noted that it failed, then raised again
             # Cancelled, or without a database: whoever comes next should not have to wait until the claim has lapsed.
             with anyio.move_on_after(_GIVE_BACK_GRACE_S, shield=True):
                 await self._give_back(document_id)
