@@ -57,7 +57,7 @@ _PROGRAMS_CACHE = Path("/var/cache/freshet")
 
 
 def _shared_buffers() -> str:
-    """A sixteenth of the memory, between 128 MB and 1 GB: with 1 GB the search in 100,000 passages reads no page twice."""
+    """A sixteenth of the memory, between 128 MB and 1 GB, which holds 100,000 passages with their indexes."""
     try:
         memory_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
     except (OSError, ValueError):
