@@ -6,7 +6,7 @@ They are imported when they are wanted: reading the help should not take the sec
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -211,3 +211,18 @@ def reembed() -> None:
     from app.cli import reembed as module
 
     module.reembed()
+
+
+@main.command()
+@click.argument("file", default="-", type=click.File("rb"))
+@click.option("--after", type=click.IntRange(0), default=0, help="The stream was resumed behind this seq.")
+@click.option("--prefix", is_flag=True, help="The stream was cut off: it need not have an end.")
+def conform(file: BinaryIO, after: int, prefix: bool) -> None:
+    """Check a recorded stream against the protocol.
+
+    FILE holds the body of an answer of POST /api/v1/chat/stream, NDJSON or server-sent events; left out, it is read
+    from standard input. Each problem is a line; exit code 1 if there is any.
+    """
+    from app.cli import conform as module
+
+    module.conform(file, after=after, prefix=prefix)
