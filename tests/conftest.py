@@ -32,6 +32,7 @@ from app.settings import (
     ServerSettings,
     Settings,
 )
+from tests.recording import RecordedStreams
 from tests.scripted_model import ScriptedModel
 from tests.words_embedder import WordsEmbedder
 
@@ -125,18 +126,38 @@ def model() -> ScriptedModel:
     return ScriptedModel()
 
 
+@pytest.fixture
+def streams() -> Generator[RecordedStreams]:
+    """Those that the test reads through its clients. It fails if one of them breaks the protocol."""
+    recorded = RecordedStreams()
+    yield recorded
+    if recorded.problems:
+        pytest.fail("\n".join(["A stream breaks the protocol.", *recorded.problems]), pytrace=False)
+
+
 @dataclass(frozen=True, slots=True)
 class RunningServer:
     url: str
     resources: Resources
     stop: Callable[[], None]
+    streams: RecordedStreams
+
+    def client(
+        self,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: float = 20,
+        limits: httpx.Limits | None = None,
+    ) -> httpx.AsyncClient:
+        """Its streams are recorded."""
+        return self.streams.client(self.url, headers=headers, timeout=timeout, limits=limits)
 
 
 Serve = Callable[[Settings], AbstractAsyncContextManager[RunningServer]]
 
 
 @pytest.fixture
-def serve(model: ScriptedModel) -> Serve:
+def serve(model: ScriptedModel, streams: RecordedStreams) -> Serve:
     """Starts the whole application on a free port, with the scripted model and an embedder that counts words."""
 
     @asynccontextmanager
@@ -156,7 +177,10 @@ def serve(model: ScriptedModel) -> Serve:
         host, port = socket.getsockname()
         try:
             yield RunningServer(
-                f"http://{host}:{port}", app.state.resources, lambda: setattr(server, "should_exit", True)
+                f"http://{host}:{port}",
+                app.state.resources,
+                lambda: setattr(server, "should_exit", True),
+                streams,
             )
         finally:
             server.should_exit = True
@@ -174,7 +198,7 @@ async def server(serve: Serve, settings: Settings) -> AsyncGenerator[RunningServ
 
 @pytest.fixture
 async def client(server: RunningServer) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
+    async with server.client() as http:
         yield http
 
 
@@ -183,7 +207,7 @@ async def admin_client(server: RunningServer, accounts: AccountService) -> Async
     await accounts.create_user(ADMIN_EMAIL, ADMIN_PASSWORD, "admin")
     tokens = await accounts.login(ADMIN_EMAIL, ADMIN_PASSWORD, "127.0.0.1")
     headers = {"authorization": f"Bearer {tokens.access_token}"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20) as http:
+    async with server.client(headers=headers) as http:
         yield http
 
 

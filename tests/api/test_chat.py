@@ -55,7 +55,7 @@ def signed_in(server: RunningServer, accounts: AccountService, email: str) -> An
         await accounts.create_user(email, "a password of the tests", "user")
         tokens = await accounts.login(email, "a password of the tests", "127.0.0.1")
         headers = {"authorization": f"Bearer {tokens.access_token}"}
-        async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20) as http:
+        async with server.client(headers=headers) as http:
             yield http
 
     return open_client()

@@ -45,7 +45,7 @@ async def answering(
     assistant = await server.resources.assistants.create(name="Public")
     body = {"message": "Go", "assistant_id": assistant.slug}
     async with (
-        httpx.AsyncClient(base_url=server.url, timeout=20) as client,
+        server.client() as client,
         client.stream("POST", STREAM, json=body) as response,
     ):
         lines = response.aiter_lines()
@@ -63,7 +63,7 @@ async def until_draining(server: RunningServer) -> None:
 
 async def stored_answer(serve: Serve, settings: Settings, session_id: str) -> dict[str, Any]:
     """As another server on the same database shows it."""
-    async with serve(settings) as another, httpx.AsyncClient(base_url=another.url) as client:
+    async with serve(settings) as another, another.client() as client:
         history = (await client.get(f"/api/v1/chat/{session_id}/history")).json()["messages"]
     assert len(history) == 2
     return history[1]
@@ -234,7 +234,7 @@ async def test_the_runs_of_a_process_that_was_killed_are_ended_by_another_and_th
     session_id = str(uuid4())
     settings = with_heartbeat(settings, 0.05)
     with anyio.fail_after(15):
-        async with serve(settings) as server, httpx.AsyncClient(base_url=server.url) as client:
+        async with serve(settings) as server, server.client() as client:
             await accept_elsewhere(sessions, server, session_id, ago=timedelta(hours=1))
             history = f"/api/v1/chat/{session_id}/history"
             while (answer := (await client.get(history)).json()["messages"][1])["status"] == "running":  # noqa: ASYNC110  # seen from outside
@@ -259,7 +259,7 @@ async def test_a_process_that_was_only_out_of_reach_stores_its_answer_after_all(
         assert ended == 1
         async with sessions.begin() as session:
             await conversations.end_turn(session, run_id=run_id, end=AnswerEnd("completed", "All of it."))
-        async with httpx.AsyncClient(base_url=server.url) as client:
+        async with server.client() as client:
             history = (await client.get(f"/api/v1/chat/{session_id}/history")).json()["messages"]
     assert (history[1]["status"], history[1]["error_code"], history[1]["text"]) == (
         "completed",

@@ -120,7 +120,7 @@ async def test_while_the_database_is_away_everything_says_so_and_works_again_wit
     serve: Serve, of_its_own: Settings, postgres: Postgres
 ):
     with anyio.fail_after(40):
-        async with serve(of_its_own) as server, httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with serve(of_its_own) as server, server.client() as client:
             body = await question(server)
             session = f"/api/v1/chat/{body['session_id']}"
             assert (await client.post(STREAM, json=body)).status_code == 200
@@ -144,7 +144,7 @@ async def test_an_answer_goes_on_while_the_database_is_away_and_ends_when_it_cou
     gate = anyio.Event()
     model.script = lambda prompt: [["Before"], gate, [" and after."], Finish("stop", Usage(1, 2))]
     with anyio.fail_after(40):
-        async with serve(of_its_own) as server, httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with serve(of_its_own) as server, server.client() as client:
             body = await question(server)
             async with client.stream("POST", STREAM, json=body) as response:
                 lines = response.aiter_lines()
@@ -172,7 +172,7 @@ async def test_an_answer_that_cannot_be_stored_ends_with_an_error_and_its_sessio
     model.script = lambda prompt: [["Before"], gate, Finish("stop", Usage(1, 1))]
     settings = replace(of_its_own, chat=of_its_own.chat.model_copy(update={"store_retry_s": 0.3}))
     with anyio.fail_after(40):
-        async with serve(settings) as server, httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with serve(settings) as server, server.client() as client:
             body = await question(server)
             async with client.stream("POST", STREAM, json=body) as response:
                 lines = response.aiter_lines()
@@ -238,7 +238,7 @@ async def test_beyond_the_bound_on_running_answers_a_turn_is_put_off_and_works_a
     model.script = lambda prompt: [["Wait"], gate, Finish("stop", None)]
     settings = replace(settings, chat=ChatSettings(max_running_runs=1))
     with anyio.fail_after(15):
-        async with serve(settings) as server, httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with serve(settings) as server, server.client() as client:
             first, second = await question(server), await question(server)
             async with client.stream("POST", STREAM, json=first) as response:
                 lines = response.aiter_lines()
@@ -278,7 +278,7 @@ async def test_two_hundred_turns_at_once_are_answered_with_ten_connections(
 
     with anyio.fail_after(60):
         async with (
-            httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as http,
+            server.client(timeout=60, limits=limits) as http,
             anyio.create_task_group() as tasks,
         ):
             for _ in range(200):
