@@ -2,9 +2,11 @@
 
     FreshetError
     ├── InvalidInput            the request cannot be meant like this
-    │   └── DocumentRefused     a file that cannot be read, and why
+    │   ├── DocumentRefused     a file that cannot be read, and why
+    │   └── IdempotencyMismatch the key has come with another request before
     ├── TooLarge
     ├── NotFound                there is none, or it is somebody else's
+    ├── SessionErased           the conversation has been deleted while its answer was being made
     ├── Conflict
     │   └── SessionBusy
     ├── Unauthenticated
@@ -14,6 +16,7 @@
     │   ├── AtCapacity
     │   ├── ShuttingDown
     │   ├── Interrupted
+    │   ├── ReaderTooSlow
     │   └── DatabaseUnavailable
     ├── ModelFailed             the language model or the embedder
     │   ├── ModelUnavailable
@@ -56,6 +59,15 @@ class DocumentRefused(InvalidInput):
         self.reason = reason
 
 
+class IdempotencyMismatch(InvalidInput):
+    code = "idempotency_mismatch"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This idempotency key has come with another request before. A retry repeats its request; a new request has a new key."
+        )
+
+
 class TooLarge(FreshetError):
     code = "too_large"
 
@@ -65,6 +77,13 @@ class NotFound(FreshetError):
 
     def __init__(self, kind: str, identifier: object) -> None:
         super().__init__(f"There is no {kind} {identifier!s:.100}.")
+
+
+class SessionErased(FreshetError):
+    code = "session_erased"
+
+    def __init__(self) -> None:
+        super().__init__("The conversation was deleted while this answer was being made.")
 
 
 class Conflict(FreshetError):
@@ -119,6 +138,18 @@ class Interrupted(Unavailable):
         )
 
 
+class ReaderTooSlow(Unavailable):
+    """The reader, not the answer, is at its end: he may take it up again."""
+
+    code = "reader_too_slow"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This connection took the answer too slowly and is closed. Resume it behind the last event that came.",
+            retry_after_s=1,
+        )
+
+
 class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
 
@@ -161,3 +192,16 @@ class AnswerNotStored(FreshetError):
 
 class StartupRefused(FreshetError):
     code = "startup_refused"
+
+
+def of_code(code: str, message: str) -> FreshetError:
+    """An error as another process has told it."""
+    kinds = [FreshetError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    kind = next((kind for kind in kinds if vars(kind).get("code") == code), FreshetError)
+    error = kind.__new__(kind)
+    FreshetError.__init__(error, message)
+    if isinstance(error, Unavailable):
+        error.retry_after_s = 2
+    return error

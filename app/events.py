@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from app.errors import FreshetError
+
 PROTOCOL_VERSION = 1
 
 StepType = Literal["history_loading", "vectorization", "retrieval", "synthesis", "completed"]
@@ -74,6 +76,14 @@ class Step(Event, frozen=True):
     payload: dict[str, Any] | None = None
 
 
+class Status(Event, frozen=True):
+    """What to show until the first token."""
+
+    type_name = "status"
+
+    message: str
+
+
 class Source(msgspec.Struct, frozen=True, omit_defaults=True):
     """A passage that the answer was given; `id` is the n of its `[n]` mark, `content` the same as `text`."""
 
@@ -122,11 +132,40 @@ class Error(Event, frozen=True):
     retryable: bool
 
 
-def sse_frame(line: bytes, seq: int) -> bytes:
-    """The same event as a server-sent event; a token's text is given under both of its names."""
+def failure(error: FreshetError) -> Error:
+    return Error(code=error.code, message=error.message, error=error.message, retryable=error.retryable)
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """The last line of a stream that ends while its answer goes on: an `error` that is no event of the run, and so has no `seq`."""
+
+    code: str
+    message: str
+    error: str
+    retryable: bool
+    resume_after: int
+
+    def line(self) -> bytes:
+        return b'{"type":"error",%b\n' % _encode(self)[1:]
+
+
+def cut(error: FreshetError, resume_after: int) -> Cut:
+    return Cut(
+        code=error.code,
+        message=error.message,
+        error=error.message,
+        retryable=error.retryable,
+        resume_after=resume_after,
+    )
+
+
+def sse_frame(line: bytes, seq: int | None) -> bytes:
+    """The same event as a server-sent event; a token's text is given under both of its names. What has no `seq` has no `id`."""
     data = line[:-1]
     kind = data[9 : data.index(b'"', 9)]
     if kind == b"token":
         content = data[data.index(b'"content":') + 10 : -1]
         data = b'%b,"text":%b}' % (data[:-1], content)
+    if seq is None:
+        return b"event: %b\ndata: %b\n\n" % (kind, data)
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (seq, kind, data)

@@ -12,7 +12,7 @@ from app import __version__
 from app.api.errors import add_error_handlers
 from app.api.middleware import BodyLimit, RequestGuard, RequestId
 from app.api.streaming import send_handed_over
-from app.api.v1 import assistants, auth, chat, documents, health, search
+from app.api.v1 import assistants, auth, chat, documents, event_schema, health, history, search, sessions
 from app.resources import Resources, open_resources
 from app.settings import Settings
 
@@ -70,6 +70,6 @@ def create_app(
     )
     add_error_handlers(app)
     app.include_router(health.router)
-    for router in (chat.router, assistants.router, documents.router, search.router, auth.router):
-        app.include_router(router, prefix=_API)
+    for part in (event_schema, chat, history, sessions, assistants, documents, search, auth):
+        app.include_router(part.router, prefix=_API)
     return app

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from tempfile import NamedTemporaryFile
+from uuid import uuid4
 
 from anyio import to_thread
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import embedders, migrations
+from app.db import embedders, migrations, notifications
 from app.db.engine import Sessions, create_engine
 from app.errors import DatabaseUnavailable, ShuttingDown, StartupRefused
 from app.ingest.convert import ConversionLimits, Converter
@@ -20,16 +21,33 @@ from app.ingest.jobs import LocalJobs
 from app.llm.extractive import ExtractiveModel
 from app.llm.minilm import MiniLM
 from app.llm.protocols import ChatModel, Embedder
+from app.patience import Patience
+from app.runs.checkpoint import CHANNEL, Checkpointer
+from app.runs.log import Reading
+from app.runs.mirrors import Mirrors
 from app.runs.runner import Runner
 from app.services.accounts import AccountService
+from app.services.answering import Answering
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
+from app.services.heartbeat import Heartbeat
 from app.services.knowledge import KnowledgeService
+from app.services.runs import RunService
 from app.services.sessions import SessionService
-from app.settings import Settings
+from app.settings import ChatSettings, Settings
 
 _EMBEDDING_CONNECTIONS = 16
 _OTHER_SCHEMA = "The database's schema is not this version's. Run `freshet migrate`."
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The parts that make answers and follow them."""
+
+    runner: Runner
+    mirrors: Mirrors
+    runs: RunService
+    chat: ChatService
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +58,18 @@ class Resources:
     model: ChatModel
     embedder: Embedder
     runner: Runner
+    mirrors: Mirrors
     accounts: AccountService
     assistants: AssistantService
     knowledge: KnowledgeService
     chat: ChatService
+    runs: RunService
     sessions: SessionService
 
     def drain(self) -> None:
-        """Take no new turns, and give those that run the grace period to end."""
+        """Take no new turns, and give those that run the grace period to end. Who follows another process's is sent there."""
         self.runner.drain(self.settings.server.shutdown_grace_s)
+        self.mirrors.drain()
 
     async def check_ready(self) -> None:
         """Raises `ShuttingDown`, or `DatabaseUnavailable` also when the schema is not the one expected."""
@@ -95,26 +116,74 @@ async def open_resources(
         )
         await stack.enter_async_context(jobs.running(knowledge.ingest_next))
 
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        runner = Runner(limit=settings.chat.max_running_runs, silence_s=settings.chat.heartbeat_s)
-        chat = ChatService(database, knowledge, model, runner, settings.chat, embedder_name=embedder.name)
-        heart = tasks.create_task(chat.keep_alive(), name="heartbeat")
-        stack.callback(heart.cancel)
-        # After the heart, which must beat for as long as there are runs: other processes end those of a silent one.
-        await stack.enter_async_context(runner)
+        answers = await stack.enter_async_context(
+            _answers(settings.chat, engine, database, knowledge, model, embedder.name)
+        )
         yield Resources(
             settings=settings,
             engine=engine,
             database=database,
             model=model,
             embedder=embedder,
-            runner=runner,
+            runner=answers.runner,
+            mirrors=answers.mirrors,
+            chat=answers.chat,
+            runs=answers.runs,
             accounts=AccountService(database, settings.security, secret_key(settings)),
             assistants=AssistantService(database),
             knowledge=knowledge,
-            chat=chat,
-            sessions=SessionService(database),
+            sessions=SessionService(database, answers.runs),
         )
+
+
+@asynccontextmanager
+async def _answers(
+    settings: ChatSettings,
+    engine: AsyncEngine,
+    database: Sessions,
+    knowledge: KnowledgeService,
+    model: ChatModel,
+    embedder_name: str,
+) -> AsyncGenerator[Answers]:
+    process_id = uuid4()
+    reading = Reading(
+        Patience(), settings.heartbeat_s, settings.reader_max_behind_bytes, settings.reader_stall_s
+    )
+    mirrors = Mirrors(database, reading)
+    runner = Runner(limit=settings.max_running_runs, reading=reading, ended=lambda: runs.something_happened())
+    runs = RunService(database, runner, mirrors, reading, beat_s=settings.process_heartbeat_s)
+    checkpointer = Checkpointer(database, runner, process_id, every_s=settings.checkpoint_s)
+    heartbeat = Heartbeat(database, runner, mirrors, runs, process_id, beat_s=settings.process_heartbeat_s)
+    answering = Answering(
+        database,
+        model,
+        knowledge,
+        runs,
+        checkpointer,
+        settings,
+        embedder_name=embedder_name,
+    )
+    listening = notifications.listening_engine(engine)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(listening.dispose)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        # Before the runs, which they outlive: other processes end the runs of a silent one.
+        for part in (
+            heartbeat.keep_alive(),
+            checkpointer.run(),
+            mirrors.keep_up(),
+            notifications.listen(
+                listening,
+                CHANNEL,
+                heard=runs.heard,
+                connected=runs.connected,
+                check_every_s=settings.process_heartbeat_s,
+            ),
+        ):
+            stack.callback(tasks.create_task(part).cancel)
+        await stack.enter_async_context(runner)
+        chat = ChatService(database, runner, runs, answering, process_id)
+        yield Answers(runner=runner, mirrors=mirrors, runs=runs, chat=chat)
 
 
 async def _has_expected_schema(database: Sessions) -> bool:

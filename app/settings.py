@@ -104,7 +104,11 @@ class ChatSettings(_Group):
     context_tokens: _PositiveInt = 6_000
     heartbeat_s: _PositiveSeconds = 15.0
     store_retry_s: _PositiveSeconds = 60.0
-    process_heartbeat_s: _PositiveSeconds = 5.0
+    checkpoint_s: _PositiveSeconds = 0.2
+    process_heartbeat_s: _PositiveSeconds = 2.5
+    reader_max_behind_bytes: _PositiveInt = 8 * 2**20
+    reader_stall_s: _PositiveSeconds = 60.0
+    session_retention_days: _PositiveInt | None = None
 
 
 class IngestSettings(_Group):

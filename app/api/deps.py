@@ -12,6 +12,7 @@ from app.services.accounts import AccountService
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
 from app.services.knowledge import KnowledgeService
+from app.services.runs import RunService
 from app.services.sessions import SessionService
 from app.services.viewer import ANONYMOUS, Account, Viewer
 
@@ -43,6 +44,10 @@ async def _chat(resources: ResourcesDep) -> ChatService:
     return resources.chat
 
 
+async def _runs(resources: ResourcesDep) -> RunService:
+    return resources.runs
+
+
 async def _sessions(resources: ResourcesDep) -> SessionService:
     return resources.sessions
 
@@ -51,6 +56,7 @@ Accounts = Annotated[AccountService, Depends(_accounts)]
 Assistants = Annotated[AssistantService, Depends(_assistants)]
 Knowledge = Annotated[KnowledgeService, Depends(_knowledge)]
 Chat = Annotated[ChatService, Depends(_chat)]
+Runs = Annotated[RunService, Depends(_runs)]
 SessionHistory = Annotated[SessionService, Depends(_sessions)]
 
 

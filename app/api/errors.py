@@ -20,6 +20,7 @@ _STATUS: dict[type[errors.FreshetError], int] = {
     errors.InvalidInput: 422,
     errors.TooLarge: 413,
     errors.NotFound: 404,
+    errors.SessionErased: 404,
     errors.Conflict: 409,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,

@@ -1,16 +1,17 @@
 """A run as an HTTP answer: its lines, written as they come, in the form that the client asked for."""
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
+from contextlib import aclosing, suppress
 from typing import Literal
 
 import anyio
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.events import HEARTBEAT_LINE, sse_frame
+from app.errors import FreshetError
+from app.events import HEARTBEAT_LINE, cut, sse_frame
 from app.runs.log import Lines
-from app.runs.runner import Run
+from app.services.runs import Followed
 
 Form = Literal["ndjson", "sse"]
 
@@ -29,15 +30,18 @@ def form_of(accept: str | None) -> Form:
 
 
 class EventStream(Response):
-    """When its reader leaves it stops reading the log; the run goes on.
+    """The events of a run behind number `after`. When its reader leaves it stops reading the log; the run goes on.
 
     Inside the application it sends its head, with what the middlewares add to it, and hands itself over; its lines are sent by
     `send_handed_over`, outside. By then the two dozen coroutines of routing, dependencies and middlewares have returned, which
     would otherwise be held by each open stream and passed by each line.
     """
 
-    def __init__(self, run: Run, batches: AsyncGenerator[Lines], form: Form) -> None:
-        self._batches = batches
+    def __init__(self, followed: Followed, form: Form, *, after: int = 0) -> None:
+        self._batches = followed.follow(after=after)
+        self._reading = followed.reading
+        self._after = after
+        self._form: Form = form
         self._write: Callable[[Lines], bytes] = _as_sse if form == "sse" else _as_ndjson
         media_type = f"{SSE}; charset=utf-8" if form == "sse" else NDJSON
         self.status_code = 200
@@ -46,8 +50,8 @@ class EventStream(Response):
             (b"content-type", media_type.encode()),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
-            (b"x-session-id", run.session_id.encode()),
-            (b"x-run-id", str(run.id).encode()),
+            (b"x-session-id", followed.session_id.encode()),
+            (b"x-run-id", str(followed.run_id).encode()),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # the framework's signature
@@ -55,12 +59,26 @@ class EventStream(Response):
         scope[_HANDED_OVER].append(self)
 
     async def send_lines(self, receive: Receive, send: Send) -> None:
+        """A reader that takes nothing for too long finds the end of his connection, and may resume."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_when_gone, receive, tasks.cancel_scope)
-            async with aclosing(self._batches) as batches:
-                async for batch in batches:
-                    await send({"type": "http.response.body", "body": self._write(batch), "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            with self._reading.patience.limiting() as limit, suppress(TimeoutError):
+                try:
+                    async with aclosing(self._batches) as batches:
+                        async for batch in batches:
+                            body = {
+                                "type": "http.response.body",
+                                "body": self._write(batch),
+                                "more_body": True,
+                            }
+                            await limit.wait(send(body), self._reading.stall_s)
+                            self._after = batch.first_seq + len(batch.lines) - 1
+                    end = b""
+                except FreshetError as error:
+                    # The stream ends, and not the answer.
+                    line = cut(error, self._after).line()
+                    end = line if self._form == "ndjson" else sse_frame(line, None)
+                await limit.wait(send({"type": "http.response.body", "body": end}), self._reading.stall_s)
             tasks.cancel_scope.cancel()
 
 

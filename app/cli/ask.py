@@ -31,13 +31,13 @@ def ask(question: str, *, assistant: str, session_id: str | None, email: str | N
         viewer = ANONYMOUS
         if email is not None:
             viewer = Viewer(await resources.accounts.find_user(email))
-        run = await resources.chat.begin(Asked(question, assistant, session_id=session_id), viewer)
+        followed = await resources.chat.begin(Asked(question, assistant, session_id=session_id), viewer)
         reader = _Reader()
-        async with aclosing(resources.chat.follow(run)) as batches:
+        async with aclosing(followed.follow(after=0)) as batches:
             async for batch in batches:
                 for line in batch.lines:
                     reader.read(msgspec.json.decode(line))
-        reader.end(run.session_id)
+        reader.end(followed.session_id)
 
     with_resources(answer)
 

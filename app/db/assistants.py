@@ -33,6 +33,7 @@ class AssistantForTurn:
     is_enabled: bool
     top_k: int
     similarity_cutoff: float
+    unread_limit_s: float | None
     collection_ids: tuple[UUID, ...]
     chunk_count: int
 
@@ -62,6 +63,7 @@ class AssistantView:
     top_k: int
     similarity_cutoff: float
     language: str | None
+    unread_limit_s: float | None
     created_at: datetime
     updated_at: datetime
     collections: tuple[CollectionName, ...] = ()

@@ -1,18 +1,17 @@
-"""Sessions, their messages, and the runs that make the answers.
+"""Sessions, and their messages.
 
-The three statements of every turn are written out: built anew each time, they cost as much again as running them.
+The statements of every turn are written out: built anew each time, they cost as much again as running them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     BindParameter,
-    Interval,
+    LargeBinary,
     Text,
     Uuid,
     bindparam,
@@ -22,25 +21,29 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import tables
+from app.db import sessions, tables
 from app.db.tables import columns_of
-from app.errors import NotFound, SessionBusy
+from app.errors import SessionBusy
 
 _sessions = columns_of(tables.Session)
 _messages = columns_of(tables.Message)
+_runs = columns_of(tables.Run)
 
 
-def _bound(name: str, kind: type[Text | Uuid[Any]]) -> BindParameter[Any]:
+def _bound(name: str, kind: type[Text | Uuid[Any] | LargeBinary]) -> BindParameter[Any]:
     return bindparam(name, type_=kind())
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
+    """`parent_id` is the message that it follows; others that follow it as well are its siblings."""
+
     id: UUID
+    parent_id: UUID | None
     position: int
     role: str
     status: str
@@ -55,130 +58,181 @@ class StoredMessage:
     usage: dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerEnd:
-    """How an answer ended, as it is stored."""
-
-    status: str
-    text: str
-    finish_reason: str | None = None
-    error_code: str | None = None
-    sources: Sequence[dict[str, Any]] = ()
-    steps: Sequence[dict[str, Any]] = ()
-    usage: dict[str, Any] | None = None
-
-
-_OPEN_SESSION = text(
-    """
-    INSERT INTO sessions (id, user_id, assistant_id) VALUES (:session_id, :user_id, :assistant_id)
-    ON CONFLICT (id) DO UPDATE SET last_active_at = now() WHERE sessions.user_id IS NULL OR sessions.user_id = :user_id
-    RETURNING created_at <> last_active_at
-    """
-).bindparams(_bound("session_id", Text), _bound("user_id", Uuid), _bound("assistant_id", Uuid))
-
-
-async def open_session(
-    session: AsyncSession, session_id: str, *, user_id: UUID | None, assistant_id: UUID
-) -> bool:
-    """Make or enter the session, and hold its row to the end of the transaction, so that turns come one after the other.
-
-    Says whether it was there before. Raises `NotFound` if it is another user's.
-    """
-    values = {"session_id": session_id, "user_id": user_id, "assistant_id": assistant_id}
-    was_there = (await session.execute(_OPEN_SESSION, values)).scalar_one_or_none()
-    if was_there is None:
-        raise NotFound("session", session_id)
-    return was_there
-
-
-_ADD_TURN = text(
-    """
-    WITH messages_of_the_turn AS (
-        INSERT INTO messages (id, session_id, role, status, text)
-        VALUES (:question_id, :session_id, 'user', 'completed', :question), (:answer_id, :session_id, 'assistant', 'running', '')
-    )
-    INSERT INTO runs (id, session_id, assistant_id, user_message_id, message_id, process_id, status)
-    VALUES (:run_id, :session_id, :assistant_id, :question_id, :answer_id, :process_id, 'running')
-    """
-).bindparams(
+# The question follows the newest message that is shown; hardly ever is there another branch.
+_NEWEST_SHOWN = """(
+    SELECT m.id FROM messages m JOIN sessions s ON s.id = m.session_id
+    WHERE m.session_id = :session_id AND m.is_shown AND m.position > s.forgotten_up_to ORDER BY m.position DESC LIMIT 1
+)"""
+_ADD_RUN = """
+    INSERT INTO runs (id, session_id, assistant_id, user_message_id, message_id, process_id, language, status,
+        idempotency_scope, idempotency_key, request_sha256)
+    VALUES (:run_id, :session_id, :assistant_id, :question_id, :answer_id, :process_id, :language, :status,
+        :idempotency_scope, :idempotency_key, :request_sha256)
+"""
+_OF_RUN = (
     *(_bound(name, Uuid) for name in ("run_id", "process_id", "assistant_id", "question_id", "answer_id")),
-    _bound("session_id", Text),
-    _bound("question", Text),
+    *(
+        _bound(name, Text)
+        for name in ("session_id", "language", "status", "idempotency_scope", "idempotency_key")
+    ),
+    _bound("request_sha256", LargeBinary),
 )
+_ADD_TURN = text(
+    f"""
+    WITH messages_of_the_turn AS (
+        INSERT INTO messages (id, session_id, parent_id, role, status, text)
+        VALUES (:question_id, :session_id, {_NEWEST_SHOWN}, 'user', 'completed', :question),
+            (:answer_id, :session_id, :question_id, 'assistant', :status, '')
+    ) {_ADD_RUN}
+    """
+).bindparams(*_OF_RUN, _bound("question", Text))
+_ADD_ANSWER = text(
+    f"""
+    WITH answer AS (
+        INSERT INTO messages (id, session_id, parent_id, role, status, text)
+        VALUES (:answer_id, :session_id, :question_id, 'assistant', :status, '')
+    ) {_ADD_RUN}
+    """
+).bindparams(*_OF_RUN)
 
 
-async def add_turn(
-    session: AsyncSession,
-    *,
-    run_id: UUID,
-    process_id: UUID,
-    session_id: str,
-    assistant_id: UUID,
-    question_id: UUID,
-    question: str,
-    answer_id: UUID,
-) -> None:
-    """Store the question, reserve the answer, and note that it is being made. Raises `SessionBusy`."""
-    values = {
-        "run_id": run_id,
-        "process_id": process_id,
-        "session_id": session_id,
-        "assistant_id": assistant_id,
-        "question_id": question_id,
-        "question": question,
-        "answer_id": answer_id,
-    }
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """`scope` is whose the key is; `request_sha256` tells requests with the same key apart."""
+
+    scope: str
+    key: str
+    request_sha256: bytes
+
+
+class KeyTaken(Exception):
+    """Another request has come with this idempotency key. The transaction can only be given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """`status` is `running` or `queued`."""
+
+    id: UUID
+    process_id: UUID
+    session_id: str
+    assistant_id: UUID
+    question_id: UUID
+    answer_id: UUID
+    language: str | None
+    status: str
+    idempotency_key: IdempotencyKey | None = None
+
+
+async def add_turn(session: AsyncSession, run: NewRun, question: str) -> None:
+    """Store the question behind the newest message that is shown, reserve the answer, and note that it is being made.
+
+    Raises `SessionBusy` if another run of the session is running, and `KeyTaken`.
+    """
+    await _add(session, _ADD_TURN, {**_values(run), "question": question})
+
+
+async def add_answer(session: AsyncSession, run: NewRun) -> None:
+    """Reserve one more answer to a question that is there, and note that it is being made. Raises as `add_turn` does."""
+    await _add(session, _ADD_ANSWER, _values(run))
+
+
+async def _add(session: AsyncSession, statement: Any, values: Mapping[str, Any]) -> None:
     try:
-        await session.execute(_ADD_TURN, values)
+        await session.execute(statement, values)
     except IntegrityError as error:
-        if "runs_one_running_a_session_key" in str(error.orig):
+        said = str(error.orig)
+        if "runs_one_running_a_session_key" in said:
             raise SessionBusy from error
+        if "runs_idempotency_scope_idempotency_key_key" in said:
+            raise KeyTaken from error
         raise
 
 
-_END_TURN = text(
-    """
-    WITH ended_run AS (
-        UPDATE runs SET status = :status, error_code = :error_code, ended_at = now()
-        WHERE id = :run_id AND (status = 'running' OR error_code = 'interrupted') RETURNING message_id
-    )
-    UPDATE messages SET status = :status, text = :answer, finish_reason = :finish_reason, error_code = :error_code,
-        sources = :sources, steps = :steps, usage = :usage
-    FROM ended_run WHERE messages.id = ended_run.message_id
-    """
-).bindparams(
-    _bound("run_id", Uuid),
-    *(_bound(name, Text) for name in ("status", "answer", "finish_reason", "error_code")),
-    *(bindparam(name, type_=JSONB(none_as_null=True)) for name in ("sources", "steps", "usage")),
-)
-
-
-async def end_turn(session: AsyncSession, *, run_id: UUID, end: AnswerEnd) -> None:
-    """Store the answer and how it ended, once: a run that has already been ended stays as it is.
-
-    But an interruption that another process has only assumed, when this one could not tell that it lived, gives way.
-    """
-    values = {
-        "run_id": run_id,
-        "status": end.status,
-        "answer": end.text,
-        "finish_reason": end.finish_reason,
-        "error_code": end.error_code,
-        "sources": list(end.sources),
-        "steps": list(end.steps),
-        "usage": end.usage,
+def _values(run: NewRun) -> dict[str, Any]:
+    key = run.idempotency_key
+    return {
+        "run_id": run.id,
+        "process_id": run.process_id,
+        "session_id": run.session_id,
+        "assistant_id": run.assistant_id,
+        "question_id": run.question_id,
+        "answer_id": run.answer_id,
+        "language": run.language,
+        "status": run.status,
+        "idempotency_scope": key.scope if key is not None else None,
+        "idempotency_key": key.key if key is not None else None,
+        "request_sha256": key.request_sha256 if key is not None else None,
     }
-    await session.execute(_END_TURN, values)
+
+
+async def hide_from(session: AsyncSession, session_id: str, position: int) -> None:
+    """Put the messages of the shown branch from this position on aside, as another branch begins there."""
+    await session.execute(
+        update(_messages)
+        .where(_messages.c.session_id == session_id, _messages.c.is_shown, _messages.c.position >= position)
+        .values(is_shown=False)
+    )
+
+
+_SHOW_BRANCH = text(
+    """
+    WITH RECURSIVE above AS (
+        SELECT id, parent_id FROM messages WHERE id = :message_id AND session_id = :session_id
+        UNION ALL SELECT m.id, m.parent_id FROM messages m JOIN above ON m.id = above.parent_id
+    ), below AS (
+        SELECT id FROM messages WHERE id = :message_id AND session_id = :session_id
+        UNION ALL SELECT newest.id FROM below, LATERAL (
+            SELECT id FROM messages m WHERE m.parent_id = below.id ORDER BY position DESC LIMIT 1
+        ) newest
+    ), branch AS (
+        SELECT id FROM above UNION SELECT id FROM below
+    )
+    UPDATE messages SET is_shown = NOT is_shown
+    WHERE session_id = :session_id AND is_shown <> (id IN (SELECT id FROM branch))
+    """
+).bindparams(_bound("session_id", Text), _bound("message_id", Uuid))
+
+
+async def show_branch(session: AsyncSession, session_id: str, message_id: UUID) -> None:
+    """Show the branch of this message: what is above it, and below it the newest of each fork."""
+    await session.execute(_SHOW_BRANCH, {"session_id": session_id, "message_id": message_id})
+
+
+async def siblings(
+    session: AsyncSession, session_id: str, messages: Sequence[StoredMessage]
+) -> Mapping[UUID, list[UUID]]:
+    """The ids of the alternatives to each of these messages, itself included, in the order they were made; none where there is no other."""
+    if not messages:
+        return {}
+    parents = [message.parent_id for message in messages if message.parent_id is not None]
+    of_these = _messages.c.parent_id.in_(parents)
+    if len(parents) < len(messages):
+        of_these = or_(of_these, _messages.c.parent_id.is_(None))
+    statement = (
+        select(func.array_agg(aggregate_order_by(_messages.c.id, _messages.c.position)))
+        .join(_sessions, _sessions.c.id == _messages.c.session_id)
+        .where(
+            _messages.c.session_id == session_id, of_these, _messages.c.position > _sessions.c.forgotten_up_to
+        )
+        .group_by(_messages.c.parent_id)
+        .having(func.count() > 1)
+    )
+    return {one: family for family in (await session.execute(statement)).scalars() for one in family}
 
 
 async def recent_messages(
     session: AsyncSession, session_id: str, *, before_message: UUID, limit: int
 ) -> list[StoredMessage]:
-    """The last `limit` messages that a reset has not put out of sight, in time order; failed answers without a text are left out."""
+    """The last `limit` messages before this one that are shown, in time order; those without a text are left out."""
     before = select(_messages.c.position).where(_messages.c.id == before_message).scalar_subquery()
     statement = (
         _visible_messages(session_id)
-        .where(_messages.c.position < before, _messages.c.status != "running", _messages.c.text != "")
+        .where(
+            _messages.c.position < before,
+            _messages.c.status.not_in(("queued", "running")),
+            _messages.c.text != "",
+        )
         .order_by(_messages.c.position.desc())
         .limit(limit)
     )
@@ -189,10 +243,10 @@ async def recent_messages(
 async def page_of_messages(
     session: AsyncSession, session_id: str, *, user_id: UUID | None, before: int | None, limit: int
 ) -> list[StoredMessage]:
-    """The last `limit` messages behind position `before` of a session that the user may see, in time order; none if there is none."""
+    """The last `limit` messages that are shown, behind position `before`, of a session that the user may see, in time order."""
     statement = (
         _visible_messages(session_id)
-        .where(_visible_to(user_id))
+        .where(sessions.visible_to(user_id))
         .order_by(_messages.c.position.desc())
         .limit(limit)
     )
@@ -208,72 +262,52 @@ async def get_message(session: AsyncSession, message_id: UUID) -> StoredMessage 
     return StoredMessage(*row) if row is not None else None
 
 
-async def owner_of(session: AsyncSession, session_id: str) -> tuple[UUID | None] | None:
-    """The session's user, or no user, in a tuple; None if there is no such session."""
-    row = (
-        await session.execute(select(_sessions.c.user_id).where(_sessions.c.id == session_id))
-    ).one_or_none()
-    return (row.user_id,) if row is not None else None
+async def get_in_session(session: AsyncSession, session_id: str, message_id: UUID) -> StoredMessage | None:
+    """Also one of a branch that is not shown; none that a reset has put out of sight."""
+    statement = _messages_in_sight(session_id).where(_messages.c.id == message_id)
+    row = (await session.execute(statement)).one_or_none()
+    return StoredMessage(*row) if row is not None else None
 
 
-async def forget(session: AsyncSession, session_id: str, *, user_id: UUID | None) -> None:
-    """Put all messages up to now out of sight, of its user and of later answers."""
-    newest = select(func.coalesce(func.max(_messages.c.position), 0)).where(
-        _messages.c.session_id == session_id
+async def newest_shown(session: AsyncSession, session_id: str, *, role: str) -> StoredMessage | None:
+    statement = (
+        _visible_messages(session_id)
+        .where(_messages.c.role == role)
+        .order_by(_messages.c.position.desc())
+        .limit(1)
     )
-    await session.execute(
-        update(_sessions)
-        .where(_sessions.c.id == session_id, _visible_to(user_id))
-        .values(forgotten_up_to=newest.scalar_subquery())
+    row = (await session.execute(statement)).one_or_none()
+    return StoredMessage(*row) if row is not None else None
+
+
+async def run_behind(session: AsyncSession, question_id: UUID) -> tuple[UUID | None, str | None] | None:
+    """The assistant that last answered this question, if it is still there, and the language that was asked for."""
+    statement = (
+        select(_runs.c.assistant_id, _runs.c.language)
+        .where(_runs.c.user_message_id == question_id)
+        .order_by(_runs.c.started_at.desc())
+        .limit(1)
     )
+    row = (await session.execute(statement)).one_or_none()
+    return (row.assistant_id, row.language) if row is not None else None
 
 
-_BEAT = text(
-    """
-    WITH long_gone AS (DELETE FROM processes WHERE heartbeat_at < now() - interval '1 day')
-    INSERT INTO processes (id) VALUES (:process_id) ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()
-    """
-).bindparams(_bound("process_id", Uuid))
-
-
-async def beat(session: AsyncSession, process_id: UUID) -> None:
-    """Note that the process lives, and forget those that have long been gone."""
-    await session.execute(_BEAT, {"process_id": process_id})
-
-
-_END_ABANDONED = text(
-    """
-    WITH abandoned AS (
-        UPDATE runs SET status = 'failed', error_code = 'interrupted', ended_at = now()
-        WHERE status = 'running' AND started_at < now() - :silence AND (
-            process_id NOT IN (SELECT id FROM processes WHERE heartbeat_at >= now() - :silence)
-            OR process_id = :process_id AND id <> ALL (:running)
-        )
-        RETURNING message_id
+async def all_messages(
+    session: AsyncSession, session_id: str, *, after: int, limit: int
+) -> list[tuple[StoredMessage, bool]]:
+    """The next `limit` messages behind position `after`, of every branch and also what was forgotten; and whether each is shown."""
+    statement = (
+        select(*_COLUMNS, _messages.c.is_shown)
+        .where(_messages.c.session_id == session_id, _messages.c.position > after)
+        .order_by(_messages.c.position)
+        .limit(limit)
     )
-    UPDATE messages SET status = 'failed', error_code = 'interrupted'
-    FROM abandoned WHERE messages.id = abandoned.message_id RETURNING messages.id
-    """
-).bindparams(
-    _bound("process_id", Uuid),
-    bindparam("running", type_=ARRAY(Uuid(as_uuid=True))),
-    bindparam("silence", type_=Interval()),
-)
-
-
-async def end_abandoned_runs(
-    session: AsyncSession, process_id: UUID, *, running: Sequence[UUID], silence: timedelta
-) -> int:
-    """End, as interrupted, the runs of processes that have been silent for `silence`, and those of this process that it no longer runs.
-
-    A run of this process counts only when it is older than `silence`: it may have been accepted and not yet be among `running`.
-    """
-    values = {"process_id": process_id, "running": list(running), "silence": silence}
-    return len((await session.execute(_END_ABANDONED, values)).all())
+    return [(StoredMessage(*row[:-1]), row[-1]) for row in await session.execute(statement)]
 
 
 _COLUMNS = (
     _messages.c.id,
+    _messages.c.parent_id,
     _messages.c.position,
     _messages.c.role,
     _messages.c.status,
@@ -289,7 +323,8 @@ _COLUMNS = (
 )
 
 
-def _visible_messages(session_id: str) -> Any:
+def _messages_in_sight(session_id: str) -> Any:
+    """Those that a reset has not put out of sight, of all branches."""
     return (
         select(*_COLUMNS)
         .join(_sessions, _sessions.c.id == _messages.c.session_id)
@@ -297,10 +332,5 @@ def _visible_messages(session_id: str) -> Any:
     )
 
 
-def _visible_to(user_id: UUID | None) -> Any:
-    """An anonymous session is open to whoever knows its id; a user's to that user."""
-    return (
-        _sessions.c.user_id.is_(None)
-        if user_id is None
-        else or_(_sessions.c.user_id.is_(None), _sessions.c.user_id == user_id)
-    )
+def _visible_messages(session_id: str) -> Any:
+    return _messages_in_sight(session_id).where(_messages.c.is_shown)

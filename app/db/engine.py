@@ -87,11 +87,13 @@ _LOST = (
     asyncpg.InterfaceError,
     OSError,
 )
+# A full disk and the like, and a database that is only to be read: both pass.
+_REFUSED = (asyncpg.InsufficientResourcesError, asyncpg.ReadOnlySQLTransactionError)
 
 
 @contextmanager
 def _database_errors() -> Generator[None]:
-    """A database that cannot be reached is expected; every other error of it is a bug, and stays as it is."""
+    """A database that cannot be reached, or takes nothing, is expected; every other error of it is a bug, and stays as it is."""
     try:
         yield
     except (exc.TimeoutError, exc.InterfaceError, *_LOST) as error:
@@ -100,6 +102,8 @@ def _database_errors() -> Generator[None]:
         cause = error.orig.__cause__ if error.orig is not None else None
         if error.connection_invalidated or isinstance(cause, _LOST):
             raise _unavailable() from error
+        if isinstance(cause, _REFUSED):
+            raise DatabaseUnavailable("The database takes nothing at the moment.", retry_after_s=5) from error
         raise
 
 

@@ -127,10 +127,14 @@ class LoginFailures(Table):
 
 
 class Assistant(Table):
-    """`collection_ids` of an assistant are the rows of `assistant_collections`; none means that it answers from no documents."""
+    """`collection_ids` of an assistant are the rows of `assistant_collections`; none means that it answers from no documents.
+
+    `unread_limit_s` is for how long its answers go on without a reader, in seconds; null: to their end.
+    """
 
     __tablename__ = "assistants"
     __table_args__ = (
+        CheckConstraint("unread_limit_s >= 0", name="unread_limit_s"),
         CheckConstraint("top_k BETWEEN 0 AND 50", name="top_k"),
         CheckConstraint("similarity_cutoff BETWEEN -1 AND 1", name="similarity_cutoff"),
     )
@@ -150,6 +154,7 @@ class Assistant(Table):
     top_k: Mapped[int] = mapped_column(server_default=sql("6"))
     similarity_cutoff: Mapped[float] = mapped_column(server_default=sql("0.3"))
     language: Mapped[str | None]
+    unread_limit_s: Mapped[float | None]
     created_at: Mapped[datetime] = _created()
     updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
 
@@ -276,13 +281,15 @@ class EmbedderRecord(Table):
 class Session(Table):
     """A conversation. `user_id` is whose it is; null: whoever knows its id. It outlives the assistant it was opened with.
 
-    `forgotten_up_to` is the position of the last message that a reset has put out of sight.
+    `forgotten_up_to` is the position of the last message that a reset has put out of sight. `title` is what its user calls it.
     """
 
     __tablename__ = "sessions"
+    __table_args__ = (Index("sessions_user_id_last_active_at_idx", "user_id", "last_active_at"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    title: Mapped[str | None]
     assistant_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("assistants.id", ondelete="SET NULL"), index=True
     )
@@ -292,18 +299,24 @@ class Session(Table):
 
 
 class Message(Table):
-    """`usage`, `steps`, `sources` and `citations` are those of the answer's stream."""
+    """`usage`, `steps`, `sources` and `citations` are those of the answer's stream.
+
+    The messages of a session are a tree: a question that was edited and an answer that was made again are siblings of what they
+    stand for. `is_shown` marks the branch that was chosen; along a branch, positions grow.
+    """
 
     __tablename__ = "messages"
     __table_args__ = (
         CheckConstraint("role IN ('user', 'assistant')", name="role"),
-        CheckConstraint("status IN ('running', 'completed', 'stopped', 'failed')", name="status"),
+        CheckConstraint("status IN ('queued', 'running', 'completed', 'stopped', 'failed')", name="status"),
         Index("messages_session_id_position_idx", "session_id", "position"),
     )
 
     id: Mapped[UUID] = _id()
     position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
+    parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), index=True)
+    is_shown: Mapped[bool] = mapped_column(server_default=true())
     role: Mapped[str]
     status: Mapped[str]
     text: Mapped[str] = mapped_column(server_default="")
@@ -327,19 +340,35 @@ class Process(Table):
     heartbeat_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
 
 
+OPEN = "status IN ('queued', 'running')"
+
+
 class Run(Table):
-    """One answer being made, or made. That a session has one running run at the most is the partial unique index."""
+    """One answer being made, or made. That a session has one running run at the most is a partial unique index; those that
+    are queued run after it, in the order of their messages.
+
+    `request_sha256` tells whether a request with the same `idempotency_key` is the same request. `log` is the whole log of a
+    run that has ended, compressed; `last_seq` the number of its last line. The lines of one that has not are in `run_lines`.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (
-        CheckConstraint("status IN ('running', 'completed', 'stopped', 'failed')", name="status"),
+        CheckConstraint("status IN ('queued', 'running', 'completed', 'stopped', 'failed')", name="status"),
         Index(
             "runs_one_running_a_session_key",
             "session_id",
             unique=True,
             postgresql_where=sql("status = 'running'"),
         ),
-        Index("runs_running_process_id_idx", "process_id", postgresql_where=sql("status = 'running'")),
+        Index(
+            "runs_idempotency_scope_idempotency_key_key",
+            "idempotency_scope",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=sql("idempotency_key IS NOT NULL"),
+        ),
+        Index("runs_open_process_id_idx", "process_id", postgresql_where=sql(OPEN)),
+        Index("runs_open_session_id_idx", "session_id", postgresql_where=sql(OPEN)),
     )
 
     id: Mapped[UUID] = _id()
@@ -350,7 +379,25 @@ class Run(Table):
     user_message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), index=True)
     message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), unique=True)
     process_id: Mapped[UUID]
+    language: Mapped[str | None]
     status: Mapped[str]
+    stop_requested: Mapped[bool] = mapped_column(server_default=false())
     error_code: Mapped[str | None]
+    idempotency_scope: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    request_sha256: Mapped[bytes | None]
+    last_seq: Mapped[int | None]
+    log: Mapped[bytes | None]
     started_at: Mapped[datetime] = _created()
     ended_at: Mapped[datetime | None]
+
+
+class RunLines(Table):
+    """Consecutive lines of a run that has not ended, as one text: those numbered `first_seq` to `last_seq`."""
+
+    __tablename__ = "run_lines"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    first_seq: Mapped[int] = mapped_column(primary_key=True)
+    last_seq: Mapped[int]
+    lines: Mapped[bytes]

@@ -26,7 +26,10 @@ from app.rag.steps import OpenStep
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question that has been accepted and stored. `given_history` is what the client sent along, for this turn only."""
+    """A question that has been accepted and stored. `given_history` is what the client sent along, for this turn only.
+
+    `is_queued`: it waits for its session's other answers first.
+    """
 
     run_id: UUID
     session_id: str
@@ -37,6 +40,7 @@ class Turn:
     language: str | None
     given_history: tuple[ChatMessage, ...] | None
     session_is_new: bool
+    is_queued: bool = False
 
 
 class Knowledge(Protocol):
@@ -57,6 +61,23 @@ class Parts:
     context_tokens: int
 
 
+@dataclass(slots=True)
+class Spent:
+    """What the model has read and said so far, for an answer that is not made to its end."""
+
+    asked: Prompt | None = None
+    said_characters: int = 0
+    said_pieces: int = 0
+
+    def usage(self) -> TokenUsage | None:
+        """Estimated; None if the model was not asked. A model says a token a piece, or several: hence the larger of the two estimates."""
+        if self.asked is None:
+            return None
+        read = sum(memory.estimated_tokens(message.content) for message in self.asked.messages)
+        said = max(self.said_pieces, self.said_characters // 4)
+        return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said, estimated=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """The model has ended its answer; the last thing the pipeline yields."""
@@ -65,10 +86,9 @@ class Answered:
     usage: TokenUsage
 
 
-async def answer(turn: Turn, parts: Parts) -> AsyncGenerator[Event | Answered]:
-    """`Start`, the steps, `Sources`, `Tokens` …, `Answered`. Raises `FreshetError` where a step failed, after its closing event."""
-    model = parts.model
-    yield Start(
+def start(turn: Turn, model: ChatModel) -> Start:
+    """The first event of the answer."""
+    return Start(
         run_id=str(turn.run_id),
         session_id=turn.session_id,
         message_id=str(turn.answer_id),
@@ -79,6 +99,9 @@ async def answer(turn: Turn, parts: Parts) -> AsyncGenerator[Event | Answered]:
         ),
     )
 
+
+async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event | Answered]:
+    """The steps, `Sources`, `Tokens` …, `Answered`. Raises `FreshetError` where a step failed, after its closing event."""
     history: Sequence[ChatMessage] = turn.given_history or ()
     if turn.given_history is None and not turn.session_is_new:
         loading = OpenStep("history_loading")
@@ -102,7 +125,9 @@ async def answer(turn: Turn, parts: Parts) -> AsyncGenerator[Event | Answered]:
         parts.context_tokens,
     )
 
-    async with aclosing(_synthesise(turn, model, history, passages, grounded=grounded)) as events:
+    async with aclosing(
+        _synthesise(turn, parts.model, history, passages, spent, grounded=grounded)
+    ) as events:
         async for event in events:
             yield event
 
@@ -141,6 +166,7 @@ async def _synthesise(
     model: ChatModel,
     history: Sequence[ChatMessage],
     passages: Sequence[Passage],
+    spent: Spent,
     *,
     grounded: bool,
 ) -> AsyncGenerator[Event | Answered]:
@@ -163,7 +189,7 @@ async def _synthesise(
     )
     synthesis = OpenStep("synthesis")
     yield synthesis.opening
-    said_bytes = 0
+    spent.asked = asked
     finish: Finish | None = None
     try:
         async with aclosing(model.stream(asked)) as pieces:
@@ -171,13 +197,14 @@ async def _synthesise(
                 if isinstance(piece, Finish):
                     finish = piece
                 else:
-                    said_bytes += sum(map(len, piece))
+                    spent.said_characters += sum(map(len, piece))
+                    spent.said_pieces += len(piece)
                     yield Tokens(contents=piece)
     except FreshetError:
         yield synthesis.failed()
         raise
     assert finish is not None, "a model ends with its Finish, or raises"
-    usage = _usage(finish, asked, said_bytes)
+    usage = _usage(finish, spent)
     yield synthesis.completed(
         model_name=assistant.model or model.name,
         model_provider=model.provider,
@@ -186,13 +213,13 @@ async def _synthesise(
     yield Answered(finish.reason, usage)
 
 
-def _usage(finish: Finish, asked: Prompt, said_characters: int) -> TokenUsage:
+def _usage(finish: Finish, spent: Spent) -> TokenUsage:
     if finish.usage is not None:
         read, said = finish.usage.input_tokens, finish.usage.output_tokens
         return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said)
-    read = sum(memory.estimated_tokens(message.content) for message in asked.messages)
-    said = said_characters // 4
-    return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said, estimated=True)
+    usage = spent.usage()
+    assert usage is not None, "a model that has ended has been asked"
+    return usage
 
 
 def _source(number: int, hit: Hit) -> Source:

@@ -1,58 +1,144 @@
 """The log of one run: what was said, encoded once, in order, and followed by any number of readers."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import zlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from app.errors import FreshetError, ReaderTooSlow
 from app.events import Event
 from app.patience import Patience
+
+# What a reader who is behind is given at once.
+_MOST_LINES = 512
 
 
 class Lines(NamedTuple):
     """Consecutive lines of a log, the first of which is number `first_seq`. No lines at all: there was nothing to say for a while."""
 
     first_seq: int
-    lines: list[bytes]
+    lines: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How logs are followed: empty `Lines` come after each `silence_s` without any. Whoever falls further behind than
+    `max_behind_bytes`, beyond what there was when he came, is cut off, and so is who takes nothing for `stall_s`."""
+
+    patience: Patience
+    silence_s: float
+    max_behind_bytes: int
+    stall_s: float
 
 
 class RunLog:
-    """Belongs to one event loop. Closed by its terminal event, after which it takes nothing more."""
+    """Belongs to one event loop. Closed by its terminal event, after which it takes nothing more.
 
-    __slots__ = ("_lines", "_waiters", "closed")
+    The log of a run that another process makes is filled with `extend`; what that process, or whoever ended the run in its
+    place, has stored counts: `settle`.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_broken_off", "_left", "_lines", "_size_bytes", "_waiters", "closed", "readers")
+
+    def __init__(self, left: Callable[[], None] | None = None) -> None:
+        """`left` is called when the last of the readers has gone."""
+        self._left = left
+        self.readers = 0
         self._lines: list[bytes] = []
+        self._size_bytes = 0
         self._waiters: list[asyncio.Future[None]] = []
+        self._broken_off: FreshetError | None = None
         self.closed = False
 
+    @property
+    def last_seq(self) -> int:
+        return len(self._lines)
+
+    def lines_after(self, seq: int) -> list[bytes]:
+        return self._lines[seq:]
+
     def append(self, event: Event) -> None:
+        self.extend(event.lines(len(self._lines) + 1), closed=event.terminal)
+
+    def extend(self, lines: Sequence[bytes], *, closed: bool = False) -> None:
+        """Lines that are encoded already, numbered on from the last one."""
         if self.closed:
             raise RuntimeError("nothing follows the terminal event of a run")
-        self._lines += event.lines(len(self._lines) + 1)
-        self.closed = event.terminal
+        self._lines += lines
+        self._size_bytes += sum(map(len, lines))
+        self.closed = closed
+        self._wake()
+
+    def settle(self, lines: Sequence[bytes]) -> None:
+        """The whole log, closed; readers that are ahead of it get its last line."""
+        self._lines = list(lines)
+        self._size_bytes = sum(map(len, lines))
+        self.closed = True
+        self._wake()
+
+    def break_off(self, why: FreshetError) -> None:
+        """End its readers with this error, and not the log."""
+        self._broken_off = why
+        self._wake()
+
+    def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def follow(self, *, after: int, patience: Patience, silence_s: float) -> AsyncGenerator[Lines]:
-        """All lines behind number `after`, to the end; those that are there together at once. Empty `Lines` after each `silence_s` without any."""
+    async def follow(self, *, after: int, reading: Reading) -> AsyncGenerator[Lines]:
+        """The lines behind number `after`, to the end; those that are there together at once, if they are not very many.
+
+        A reader may be ahead of a closed log, when a process was killed that had sent more than it had stored: he gets its last
+        line. Raises `ReaderTooSlow`, and what the log is broken off with.
+        """
         loop = asyncio.get_running_loop()
-        with patience.limiting() as limit:
-            while True:
-                if len(self._lines) > after:
-                    lines = self._lines[after:]
-                    yield Lines(after + 1, lines)
-                    after += len(lines)
-                elif self.closed:
-                    return
-                else:
-                    waiter = loop.create_future()
-                    self._waiters.append(waiter)
-                    try:
-                        await limit.wait(waiter, silence_s)
-                    except TimeoutError:
-                        # A line may have come in the same moment, and `append` has taken the waiter.
-                        if waiter in self._waiters:
-                            self._waiters.remove(waiter)
-                            yield Lines(after + 1, [])
+        sent_bytes = sum(map(len, self._lines[:after]))
+        may_be_behind_bytes = self._size_bytes - sent_bytes + reading.max_behind_bytes
+        self.readers += 1
+        try:
+            with reading.patience.limiting() as limit:
+                while True:
+                    if len(self._lines) > after:
+                        lines = self._lines[after : after + _MOST_LINES]
+                        yield Lines(after + 1, lines)
+                        after += len(lines)
+                        sent_bytes += sum(map(len, lines))
+                        if self._size_bytes - sent_bytes > may_be_behind_bytes:
+                            raise ReaderTooSlow
+                    elif self.closed:
+                        if after > len(self._lines):
+                            yield Lines(len(self._lines), self._lines[-1:])
+                        return
+                    elif self._broken_off is not None:
+                        raise self._broken_off
+                    else:
+                        waiter = loop.create_future()
+                        self._waiters.append(waiter)
+                        try:
+                            await limit.wait(waiter, reading.silence_s)
+                        except TimeoutError:
+                            # A line may have come in the same moment, and `_wake` has taken the waiter.
+                            if waiter in self._waiters:
+                                self._waiters.remove(waiter)
+                                yield Lines(after + 1, ())
+        finally:
+            self.readers -= 1
+            if not self.readers and self._left is not None:
+                self._left()
+
+
+def pack(lines: Sequence[bytes]) -> bytes:
+    """A whole log as one compressed value. Takes about 1 ms for each 100 kB."""
+    return zlib.compress(b"".join(lines))
+
+
+def unpack(packed: bytes) -> list[bytes]:
+    return split(zlib.decompress(packed))
+
+
+def split(text: bytes) -> list[bytes]:
+    """The lines of a text, each with its end."""
+    return [line + b"\n" for line in text.split(b"\n")[:-1]]

@@ -2,38 +2,75 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 from uuid import UUID
 
 import anyio
 
-from app.errors import AtCapacity, FreshetError, Interrupted, ShuttingDown
-from app.events import Error, Event
-from app.patience import Patience
-from app.runs.log import Lines, RunLog
+from app.errors import AtCapacity, FreshetError, ShuttingDown
+from app.events import failure
+from app.runs.log import Lines, Reading, RunLog
 
 logger = logging.getLogger(__name__)
 
+Ending = Literal["stopped", "unread", "interrupted", "lost"]
+"""Why an answer is not made to its end: somebody asked to stop it, nobody reads it, the process stops, or it has been ended elsewhere."""
+
+# Between the acceptance of a turn and its first reader lies the way of a response through the server.
+_FIRST_READER_S = 2.0
+
 
 class Run:
-    """One answer: its log may be followed for as long as somebody holds the run, also after its end; `failure` is why it failed."""
+    """One answer. Its log may be followed for as long as somebody holds the run, also after its end.
 
-    __slots__ = ("failure", "id", "log", "message_id", "session_id", "task")
+    Whoever makes it does so within `making`, which `end` cancels; what is done outside of it, such as storing, is not disturbed.
+    `unread_limit_s` is for how long it goes on without a reader; None: to its end. `hurried`: the process is about to stop.
+    """
 
-    def __init__(self, run_id: UUID, session_id: str, message_id: UUID) -> None:
+    __slots__ = (
+        "ending",
+        "hurried",
+        "id",
+        "log",
+        "making",
+        "message_id",
+        "session_id",
+        "unread_at",
+        "unread_limit_s",
+    )
+
+    def __init__(
+        self, run_id: UUID, session_id: str, message_id: UUID, *, unread_limit_s: float | None = None
+    ) -> None:
         self.id = run_id
         self.session_id = session_id
         self.message_id = message_id
         self.log = RunLog()
-        self.task: anyio.TaskHandle[None] | None = None
-        self.failure: FreshetError | None = None
+        self.making = anyio.CancelScope()
+        self.ending: Ending | None = None
+        self.hurried = False
+        self.unread_limit_s = unread_limit_s
+        # The loop's time at which it was last known to be read.
+        self.unread_at = 0.0
+
+    def end(self, ending: Ending) -> None:
+        """Make no more of it. The first reason counts."""
+        self.hurried = self.hurried or ending == "interrupted"
+        if self.ending is None:
+            self.ending = ending
+            self.making.cancel()
+
+
+Make = Callable[[Run], Awaitable[None]]
+"""Fills and closes the log of a run."""
 
 
 class Place:
-    """A reserved place among the running runs: taken by `start`, or given back."""
+    """A reserved place among the runs: taken by `start`, or given back."""
 
     __slots__ = ("_runner", "taken")
 
@@ -41,22 +78,22 @@ class Place:
         self._runner = runner
         self.taken = False
 
-    def start(self, run: Run, events: AsyncGenerator[Event]) -> Run:
+    def start(self, run: Run, make: Make) -> Run:
         self.taken = True
-        self._runner.start(run, events)
+        self._runner.start(run, make)
         return run
 
 
 class Runner:
-    """The process's task group of runs: at most `limit` at once; entered and left by the same task."""
+    """The process's task group of runs: at most `limit` at once; entered and left by the same task. `ended` is called after each."""
 
-    def __init__(self, *, limit: int, silence_s: float) -> None:
+    def __init__(self, *, limit: int, reading: Reading, ended: Callable[[], None] = lambda: None) -> None:
         self._limit = limit
-        self._silence_s = silence_s
-        self._patience = Patience()
+        self._reading = reading
+        self._ended = ended
         self._reserved = 0
         self._draining = False
-        self._running: dict[UUID, Run] = {}
+        self._runs: dict[UUID, Run] = {}
         # Not asyncio's, whose cancellations go through shields: a run that is storing what was said would lose it to a second one.
         self._tasks = anyio.create_task_group()
 
@@ -78,13 +115,25 @@ class Runner:
         return self._draining
 
     @property
-    def running_ids(self) -> tuple[UUID, ...]:
-        return tuple(self._running)
+    def run_ids(self) -> tuple[UUID, ...]:
+        return tuple(self._runs)
+
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(self._runs.values())
+
+    def get(self, run_id: UUID) -> Run | None:
+        return self._runs.get(run_id)
+
+    def end(self, run_ids: Iterable[UUID], ending: Ending) -> None:
+        """Those of them that are made here."""
+        for run_id in run_ids:
+            if (run := self._runs.get(run_id)) is not None:
+                run.end(ending)
 
     def drain(self, grace_s: float) -> None:
         """Take no new runs; end those that still run after `grace_s`."""
         self._draining = True
-        asyncio.get_running_loop().call_later(grace_s, self._end_all)
+        asyncio.get_running_loop().call_later(grace_s, self._interrupt_all)
 
     @contextmanager
     def reserve(self) -> Generator[Place]:
@@ -103,44 +152,53 @@ class Runner:
             if not place.taken:
                 self._reserved -= 1
 
-    def start(self, run: Run, events: AsyncGenerator[Event]) -> None:
-        self._running[run.id] = run
-        run.task = self._tasks.create_task(self._drive(run, events), name=f"run {run.id}")
+    def start(self, run: Run, make: Make) -> None:
+        self._runs[run.id] = run
+        if run.unread_limit_s is not None:
+            run.log = RunLog(left=partial(self._left, run, run.unread_limit_s))
+        self._tasks.start_soon(self._drive, run, make, name=f"run {run.id}")
+        if run.unread_limit_s is not None:
+            self._left(run, max(run.unread_limit_s, _FIRST_READER_S))
 
     def follow(self, run: Run, *, after: int) -> AsyncGenerator[Lines]:
-        return run.log.follow(after=after, patience=self._patience, silence_s=self._silence_s)
+        return run.log.follow(after=after, reading=self._reading)
 
-    def _end_all(self) -> None:
-        for run in self._running.values():
-            if run.task is not None:
-                run.task.cancel()
+    def read_elsewhere(self, run_id: UUID, *, for_s: float) -> None:
+        """Another process has readers of this run, and says so again within `for_s`."""
+        run = self._runs.get(run_id)
+        if run is not None:
+            run.unread_at = max(run.unread_at, asyncio.get_running_loop().time() + for_s)
 
-    async def _drive(self, run: Run, events: AsyncGenerator[Event]) -> None:
-        log = run.log
+    def _left(self, run: Run, limit_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        run.unread_at = max(run.unread_at, loop.time())
+        loop.call_at(run.unread_at + limit_s, self._end_if_unread, run, limit_s)
+
+    def _end_if_unread(self, run: Run, limit_s: float) -> None:
+        if run.log.readers or run.log.closed:
+            return
+        loop = asyncio.get_running_loop()
+        if (due_at := run.unread_at + limit_s) > loop.time():
+            loop.call_at(due_at, self._end_if_unread, run, limit_s)
+        else:
+            run.end("unread")
+
+    def _interrupt_all(self) -> None:
+        for run in self._runs.values():
+            run.end("interrupted")
+
+    async def _drive(self, run: Run, make: Make) -> None:
         try:
-            async with aclosing(events):
-                async for event in events:
-                    log.append(event)
-            if not log.closed:
-                raise RuntimeError("the events of a run end with a terminal one")
-        except asyncio.CancelledError:
-            _fail(run, Interrupted())
-            raise
-        except FreshetError as error:
-            logger.warning(
-                "run %s ended with %s: %s", run.id, error.code, error.message, exc_info=error.__cause__
-            )
-            _fail(run, error)
+            await make(run)
+            if not run.log.closed:
+                raise RuntimeError("the log of a run ends with a terminal event")
         except Exception:  # the end of a stream: whatever happened, its readers are told that it is over
             logger.exception("run %s failed", run.id)
-            _fail(run, FreshetError("The answer failed for a reason of our own. It has been noted."))
         finally:
-            self._running.pop(run.id, None)
+            if not run.log.closed:
+                run.log.append(
+                    failure(FreshetError("The answer failed for a reason of our own. It has been noted."))
+                )
+            self._runs.pop(run.id, None)
             self._reserved -= 1
-
-
-def _fail(run: Run, failure: FreshetError) -> None:
-    if not run.log.closed:
-        run.failure = failure
-        message = failure.message
-        run.log.append(Error(code=failure.code, message=message, error=message, retryable=failure.retryable))
+            self._ended()

@@ -34,6 +34,7 @@ class _Fields(TypedDict, total=False):
     top_k: int
     similarity_cutoff: float
     language: str | None
+    unread_limit_s: float | None
     collections: Sequence[str]
 
 

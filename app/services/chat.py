@@ -1,46 +1,39 @@
-"""One turn of a conversation, from the question's acceptance to the stored answer."""
+"""The acceptance of a turn: all that can be refused is refused here, before anything is sent; then its run is started."""
 
-import asyncio
-import logging
+import hashlib
 import re
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 from uuid import UUID, uuid4
 
-import anyio
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import conversations
-from app.db.conversations import AnswerEnd
+from app.db import conversations, runs, sessions
+from app.db.assistants import AssistantForTurn
+from app.db.conversations import IdempotencyKey, KeyTaken, NewRun, StoredMessage
 from app.db.engine import Sessions
-from app.errors import (
-    AnswerNotStored,
-    DatabaseUnavailable,
-    FreshetError,
-    InvalidInput,
-)
-from app.events import Done, Event, Sources, Step, Tokens
-from app.llm.protocols import ChatMessage, ChatModel
-from app.rag import pipeline
-from app.rag.pipeline import Answered, Knowledge, Parts, Turn
-from app.rag.steps import OpenStep
-from app.runs.log import Lines
+from app.errors import IdempotencyMismatch, InvalidInput, NotFound, SessionBusy
+from app.llm.protocols import ChatMessage
+from app.rag.pipeline import Turn
 from app.runs.runner import Run, Runner
+from app.services.answering import Answering
 from app.services.assistants import usable_in
+from app.services.ownership import require_visible
+from app.services.runs import Followed, RunService
 from app.services.viewer import Viewer
-from app.settings import ChatSettings
 
-logger = logging.getLogger(__name__)
+OnBusy = Literal["reject", "queue", "replace"]
+"""What becomes of a question to a session that is still answering: it is refused, or waits, or what is being made is stopped for it."""
 
-# A turn that is being cancelled stores what was said within this time, in seconds.
-_SAVE_GRACE_S = 5.0
-_HISTORY_MESSAGES = 100
 _SESSION_ID = re.compile(r"[A-Za-z0-9._:~@+=-]{1,100}")
 # The length of 128 random bits in base64: what an id needs so that nobody guesses it.
 _UNGUESSABLE_CHARACTERS = 22
+_MOST_OPEN = 10
+# Whoever finds the session busy at the last moment, or the key taken, looks again.
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,201 +45,218 @@ class Asked:
     session_id: str | None = None
     language: str | None = None
     history: tuple[ChatMessage, ...] | None = None
+    on_busy: OnBusy = "reject"
+    idempotency_key: str | None = None
 
 
-@dataclass(slots=True)
-class _Draft:
-    """The answer so far, as it will be stored."""
+@dataclass(frozen=True, slots=True)
+class AskedAgain:
+    """Another answer to a question of the session: to another wording of it, where there is a `message`.
 
-    texts: list[str] = field(default_factory=list[str])
-    sources: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    steps: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    `message_id` is the question's, or that of an answer to it; None: the newest question. Without an assistant, the one that answered it.
+    """
 
-    def add(self, event: Event) -> None:
-        if isinstance(event, Tokens):
-            self.texts += event.contents
-        elif isinstance(event, Step):
-            self.steps[event.step_id] = msgspec.to_builtins(event)
-        elif isinstance(event, Sources):
-            self.sources = msgspec.to_builtins(event.data)
+    session_id: str
+    message_id: UUID | None = None
+    message: str | None = None
+    assistant: str | None = None
+    language: str | None = None
+    on_busy: OnBusy = "reject"
+    idempotency_key: str | None = None
 
-    def end(self, status: str, **rest: Any) -> AnswerEnd:
-        return AnswerEnd(
-            status=status,
-            # A model may say NUL, which PostgreSQL does not take in a text.
-            text="".join(self.texts).replace("\0", ""),
-            sources=self.sources,
-            steps=list(self.steps.values()),
-            **rest,
-        )
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A turn that has been stored, and the runs that have been asked to stop for it."""
+
+    turn: Turn
+    stopped: tuple[UUID, ...]
 
 
 class ChatService:
     def __init__(
         self,
-        sessions: Sessions,
-        knowledge: Knowledge,
-        model: ChatModel,
+        database: Sessions,
         runner: Runner,
-        settings: ChatSettings,
-        *,
-        embedder_name: str,
+        runs_of_all: RunService,
+        answering: Answering,
+        process_id: UUID,
     ) -> None:
-        self._sessions = sessions
+        self._database = database
         self._runner = runner
-        self._settings = settings
-        self._process_id = uuid4()
-        self._parts = Parts(
-            model=model,
-            knowledge=knowledge,
-            embedder_name=embedder_name,
-            load_history=self._load_history,
-            history_tokens=settings.history_tokens,
-            context_tokens=settings.context_tokens,
-        )
+        self._runs = runs_of_all
+        self._answering = answering
+        self._process_id = process_id
 
-    async def begin(self, asked: Asked, viewer: Viewer) -> Run:
-        """Accept the turn and start its run. All that can be refused is refused here, before anything is sent."""
+    async def begin(self, asked: Asked, viewer: Viewer) -> Followed:
+        """Accept the question and start its run; a request that has come before takes up the run that it started then."""
         session_id = _session_id(asked.session_id, viewer)
-        with self._runner.reserve() as place:
-            turn = await self._accept(asked, session_id, viewer)
-            return place.start(Run(turn.run_id, session_id, turn.answer_id), self._answer(turn))
+        key = _key(asked, asked.session_id, viewer)
+        return await self._started(partial(self._accept, asked, session_id, viewer, key), asked, key)
 
-    def follow(self, run: Run, *, after: int = 0) -> AsyncGenerator[Lines]:
-        return self._runner.follow(run, after=after)
+    async def begin_again(self, asked: AskedAgain, viewer: Viewer) -> Followed:
+        """As `begin`, on a branch of its own: what followed the question, or the question itself, is put aside."""
+        key = _key(asked, asked.session_id, viewer)
+        return await self._started(partial(self._accept_again, asked, viewer, key), asked, key)
 
-    async def finished(self, run: Run) -> None:
-        """Wait for the end of the run. Raises why it failed, if it did."""
-        async with aclosing(self.follow(run)) as batches:
-            async for _ in batches:
-                pass
-        if run.failure is not None:
-            raise run.failure
+    async def _started(
+        self,
+        accept: Callable[[], Awaitable[_Accepted]],
+        asked: Asked | AskedAgain,
+        key: IdempotencyKey | None,
+    ) -> Followed:
+        for _ in range(_TRIES):
+            if key is not None and (again := await self._taken_up(key)) is not None:
+                return again
+            with self._runner.reserve() as place:
+                try:
+                    accepted = await accept()
+                except KeyTaken:
+                    continue
+                except SessionBusy:
+                    # It may be busy with the same request, which has come twice at once.
+                    if key is not None and (again := await self._taken_up(key)) is not None:
+                        return again
+                    if asked.on_busy == "reject":
+                        raise
+                    continue
+                turn = accepted.turn
+                run = Run(
+                    turn.run_id,
+                    turn.session_id,
+                    turn.answer_id,
+                    unread_limit_s=turn.assistant.unread_limit_s,
+                )
+                place.start(run, partial(self._answering.make, turn))
+            self._runs.stop_here(accepted.stopped)
+            return self._runs.made_here(run)
+        raise SessionBusy
 
-    async def _accept(self, asked: Asked, session_id: str, viewer: Viewer) -> Turn:
-        run_id, question_id, answer_id = uuid4(), uuid4(), uuid4()
-        async with self._sessions.begin() as session:
+    async def _taken_up(self, key: IdempotencyKey) -> Followed | None:
+        """The run that a request with this key has started. Raises `IdempotencyMismatch` if that was another request."""
+        async with self._database.read() as session:
+            found = await runs.with_key(session, key.scope, key.key)
+        if found is None:
+            return None
+        row, request_sha256 = found
+        if request_sha256 != key.request_sha256:
+            raise IdempotencyMismatch
+        return self._runs.followed(row)
+
+    async def _accept(
+        self, asked: Asked, session_id: str, viewer: Viewer, key: IdempotencyKey | None
+    ) -> _Accepted:
+        async with self._database.begin() as session:
             assistant = await usable_in(session, asked.assistant, viewer)
-            was_there = await conversations.open_session(
+            opened = await sessions.open_session(
                 session, session_id, user_id=viewer.user_id, assistant_id=assistant.id
             )
-            await conversations.add_turn(
-                session,
-                run_id=run_id,
-                process_id=self._process_id,
-                session_id=session_id,
-                assistant_id=assistant.id,
-                question_id=question_id,
-                question=asked.message,
-                answer_id=answer_id,
+            stopped = await self._make_room(session, session_id, asked.on_busy) if opened.is_busy else None
+            run = self._new_run(session_id, assistant, asked.language, key, is_queued=stopped is not None)
+            await conversations.add_turn(session, run, asked.message)
+        turn = _turn(run, assistant, asked.message, asked.history, session_is_new=not opened.was_there)
+        return _Accepted(turn, stopped or ())
+
+    async def _accept_again(self, asked: AskedAgain, viewer: Viewer, key: IdempotencyKey | None) -> _Accepted:
+        session_id = asked.session_id
+        async with self._database.begin() as session:
+            await require_visible(session, session_id, viewer)
+            if not await sessions.hold(session, session_id):
+                raise NotFound("session", session_id)
+            question = await _question(session, asked)
+            before = await conversations.run_behind(session, question.id)
+            assistant_id, language = before if before is not None else (None, None)
+            if asked.assistant is None and assistant_id is None:
+                raise InvalidInput(
+                    "The assistant that answered this question is gone: name another as assistant_id."
+                )
+            assistant = await usable_in(session, asked.assistant or str(assistant_id), viewer)
+            stopped = await self._make_room(session, session_id, asked.on_busy)
+            run = self._new_run(
+                session_id, assistant, asked.language or language, key, is_queued=stopped is not None
             )
-        return Turn(
-            run_id=run_id,
+            await conversations.show_branch(session, session_id, question.id)
+            if asked.message is None:
+                run = replace(run, question_id=question.id)
+                await conversations.hide_from(session, session_id, question.position + 1)
+                await conversations.add_answer(session, run)
+            else:
+                await conversations.hide_from(session, session_id, question.position)
+                await conversations.add_turn(session, run, asked.message)
+        turn = _turn(run, assistant, asked.message or question.text, None, session_is_new=False)
+        return _Accepted(turn, stopped or ())
+
+    async def _make_room(
+        self, session: AsyncSession, session_id: str, on_busy: OnBusy
+    ) -> tuple[UUID, ...] | None:
+        """The runs that have been asked to stop, if any; None if no answer is being made, and so nothing to be waited for. Raises `SessionBusy`."""
+        made = await runs.open_of_session(session, session_id)
+        if not made:
+            return None
+        if on_busy == "replace":
+            await self._runs.ask_to_stop(session, made)
+            return made
+        if on_busy == "reject" or len(made) >= _MOST_OPEN:
+            raise SessionBusy
+        return ()
+
+    def _new_run(
+        self,
+        session_id: str,
+        assistant: AssistantForTurn,
+        language: str | None,
+        key: IdempotencyKey | None,
+        *,
+        is_queued: bool,
+    ) -> NewRun:
+        return NewRun(
+            id=uuid4(),
+            process_id=self._process_id,
             session_id=session_id,
-            question_id=question_id,
-            answer_id=answer_id,
-            assistant=assistant,
-            question=asked.message,
-            language=asked.language,
-            given_history=asked.history,
-            session_is_new=not was_there,
+            assistant_id=assistant.id,
+            question_id=uuid4(),
+            answer_id=uuid4(),
+            language=language,
+            status="queued" if is_queued else "running",
+            idempotency_key=key,
         )
 
-    async def _load_history(self, turn: Turn) -> Sequence[ChatMessage]:
-        async with self._sessions.read() as session:
-            messages = await conversations.recent_messages(
-                session, turn.session_id, before_message=turn.question_id, limit=_HISTORY_MESSAGES
-            )
-        return [ChatMessage("user" if m.role == "user" else "assistant", m.text) for m in messages]
 
-    async def _answer(self, turn: Turn) -> AsyncGenerator[Event]:
-        """The events of the run. However it ends, what was said is stored first."""
-        draft = _Draft()
-        whole = OpenStep("completed")
-        answered: Answered | None = None
-        try:
-            async with aclosing(pipeline.answer(turn, self._parts)) as events:
-                async for event in events:
-                    if isinstance(event, Answered):
-                        answered = event
-                    else:
-                        draft.add(event)
-                        yield event
-            assert answered is not None, "the pipeline ends with Answered, or raises"
-        except (asyncio.CancelledError, GeneratorExit):
-            await self._store_failed(turn, draft, "interrupted")  # noqa: ASYNC102  # shields itself when it is cancelled
-            raise
-        except Exception as error:  # noted that the turn failed, then raised again
-            await self._store_failed(
-                turn, draft, error.code if isinstance(error, FreshetError) else "internal_error"
-            )
-            raise
-        usage = msgspec.to_builtins(answered.usage)
-        await self._store(turn, draft.end("completed", finish_reason=answered.finish_reason, usage=usage))
-        tokens = {"input": answered.usage.input_tokens, "output": answered.usage.output_tokens}
-        yield whole.completed(tokens=tokens)
-        yield Done(
-            status="completed",
-            message_id=str(turn.answer_id),
-            finish_reason=answered.finish_reason,
-            usage=answered.usage,
-        )
+def _turn(
+    run: NewRun,
+    assistant: AssistantForTurn,
+    question: str,
+    history: tuple[ChatMessage, ...] | None,
+    *,
+    session_is_new: bool,
+) -> Turn:
+    return Turn(
+        run_id=run.id,
+        session_id=run.session_id,
+        question_id=run.question_id,
+        answer_id=run.answer_id,
+        assistant=assistant,
+        question=question,
+        language=run.language,
+        given_history=history,
+        session_is_new=session_is_new,
+        is_queued=run.status == "queued",
+    )
 
-    async def _store_failed(self, turn: Turn, draft: _Draft, code: str) -> None:
-        # Its reader is told why the answer failed; that it could not be stored either is nothing that they could act on.
-        with suppress(AnswerNotStored):
-            await self._store(turn, draft.end("failed", error_code=code))
 
-    async def _store(self, turn: Turn, end: AnswerEnd) -> None:
-        """Store the end of the turn, also when the turn is cancelled before or meanwhile. Raises `AnswerNotStored`."""
-        try:
-            await self._store_patiently(turn, end)
-        except asyncio.CancelledError:
-            # Shielded: every await of a turn that is being cancelled is cancelled again.
-            with anyio.move_on_after(_SAVE_GRACE_S, shield=True):
-                await self._store_patiently(turn, end)
-            raise
-
-    async def _store_patiently(self, turn: Turn, end: AnswerEnd) -> None:
-        """When the database is away, wait for it for `store_retry_s`. Raises `AnswerNotStored`."""
-        give_up_at = asyncio.get_running_loop().time() + self._settings.store_retry_s
-        wait_s = 0.1
-        while True:
-            try:
-                async with self._sessions.begin() as session:
-                    await conversations.end_turn(session, run_id=turn.run_id, end=end)
-                return
-            except DatabaseUnavailable as error:
-                if asyncio.get_running_loop().time() + wait_s > give_up_at:
-                    logger.warning("the end of run %s could not be stored", turn.run_id)
-                    raise AnswerNotStored(
-                        "The answer was complete, but the database could not be reached to keep it."
-                    ) from error
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, 2.0)
-
-    async def keep_alive(self) -> None:
-        """Beat for as long as the process serves, and end the runs of processes that no longer do."""
-        every_s = self._settings.process_heartbeat_s
-        while True:
-            try:
-                async with self._sessions.begin() as session:
-                    await conversations.beat(session, self._process_id)
-                    ended = await conversations.end_abandoned_runs(
-                        session,
-                        self._process_id,
-                        running=self._runner.running_ids,
-                        silence=timedelta(seconds=4 * every_s),
-                    )
-                if ended:
-                    logger.warning(
-                        "%d runs that nobody was running any more have been ended as interrupted", ended
-                    )
-            except DatabaseUnavailable:
-                logger.warning("the database cannot be reached; trying again in %g s", every_s)
-            except Exception:  # a bug, or processes in each other's way, must cost a beat, not the process
-                logger.exception("the heartbeat failed; trying again in %g s", every_s)
-            await asyncio.sleep(every_s)
+async def _question(session: AsyncSession, asked: AskedAgain) -> StoredMessage:
+    """Raises `NotFound`, and `InvalidInput` where an answer is to be edited."""
+    if asked.message_id is None:
+        message = await conversations.newest_shown(session, asked.session_id, role="user")
+    else:
+        message = await conversations.get_in_session(session, asked.session_id, asked.message_id)
+        if message is not None and message.role == "assistant" and message.parent_id is not None:
+            if asked.message is not None:
+                raise InvalidInput("Only a question can be edited, and this is the id of an answer.")
+            message = await conversations.get_in_session(session, asked.session_id, message.parent_id)
+    if message is None:
+        raise NotFound("question", asked.message_id or "in this session")
+    return message
 
 
 def _session_id(given: str | None, viewer: Viewer) -> str:
@@ -263,11 +273,34 @@ def _session_id(given: str | None, viewer: Viewer) -> str:
     return given
 
 
-def _is_unguessable(session_id: str) -> bool:
-    if len(session_id) >= _UNGUESSABLE_CHARACTERS:
+def _key(asked: Asked | AskedAgain, session_id: str | None, viewer: Viewer) -> IdempotencyKey | None:
+    """A key is its user's, or the session's; without either it is all that leads to the answer, and so must be unguessable.
+
+    Raises `InvalidInput`.
+    """
+    key = asked.idempotency_key
+    if key is None:
+        return None
+    if viewer.user_id is not None:
+        scope = f"user:{viewer.user_id}"
+    elif session_id is not None:
+        scope = f"session:{session_id}"
+    elif _is_unguessable(key):
+        scope = "anonymous"
+    else:
+        raise InvalidInput(
+            "Without a user and a session_id, whoever knows the idempotency key can read the answer: it must be a UUID or at least "
+            f"{_UNGUESSABLE_CHARACTERS} characters that nobody can guess."
+        )
+    request = type(asked).__name__.encode() + msgspec.json.encode(replace(asked, idempotency_key=None))
+    return IdempotencyKey(scope, key, hashlib.sha256(request).digest())
+
+
+def _is_unguessable(identifier: str) -> bool:
+    if len(identifier) >= _UNGUESSABLE_CHARACTERS:
         return True
     try:
-        UUID(session_id)
+        UUID(identifier)
     except ValueError:
         return False
     return True

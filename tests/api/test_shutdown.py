@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -11,18 +11,29 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 
-from app.db import conversations
-from app.db.conversations import AnswerEnd
+from app.db import conversations, runs
+from app.db.conversations import NewRun
 from app.db.engine import Sessions
+from app.db.runs import NewLines
+from app.db.sessions import open_session
 from app.db.tables import Run as RunRow
-from app.events import Done, Event, Tokens, TokenUsage
+from app.errors import Interrupted
+from app.events import Done, Tokens, TokenUsage, failure
 from app.llm.protocols import Finish, Usage
+from app.patience import Patience
+from app.resources import open_resources
+from app.runs.log import Reading
 from app.runs.runner import Run, Runner
+from app.services.chat import Asked
+from app.services.runs import Followed
+from app.services.viewer import ANONYMOUS
 from app.settings import Settings
 from tests.conftest import RunningServer, Serve
+from tests.db.test_conversations import blocked
 from tests.scripted_model import ScriptedModel
+from tests.words_embedder import WordsEmbedder
 
 STREAM = "/api/v1/chat/stream"
 
@@ -154,18 +165,23 @@ async def test_a_server_that_has_stopped_leaves_no_task(
     assert not left
 
 
+def new_runner() -> Runner:
+    return Runner(limit=1, reading=Reading(Patience(), 30, max_behind_bytes=10**6, stall_s=30))
+
+
 async def test_whoever_leaves_a_draining_runner_waits_for_its_grace_period():
     gate = anyio.Event()
     run = Run(uuid4(), "session", uuid4())
 
-    async def events() -> AsyncGenerator[Event]:
+    async def make(run: Run) -> None:
         await gate.wait()
-        yield Done(status="completed", message_id="m", finish_reason="stop", usage=TokenUsage(1, 1, 2))
+        usage = TokenUsage(1, 1, 2)
+        run.log.append(Done(status="completed", message_id="m", finish_reason="stop", usage=usage))
 
     async def serve_and_leave() -> None:
-        async with Runner(limit=1, silence_s=30) as runner:
+        async with new_runner() as runner:
             with runner.reserve() as place:
-                place.start(run, events())
+                place.start(run, make)
             runner.drain(3600)
 
     with anyio.fail_after(5):
@@ -176,56 +192,63 @@ async def test_whoever_leaves_a_draining_runner_waits_for_its_grace_period():
             assert not run.log.closed
             gate.set()
     assert run.log.closed
-    assert run.failure is None
+    assert run.ending is None
 
 
-async def test_a_run_that_is_storing_what_it_said_cannot_be_interrupted_again():
-    storing, gate, stored = anyio.Event(), anyio.Event(), anyio.Event()
+async def test_an_answer_that_is_being_stored_when_the_process_is_ended_in_earnest_is_stored(
+    settings: Settings, model: ScriptedModel, sessions: Sessions
+):
+    """The row is held meanwhile, so that storing has to wait, and is cancelled while it does."""
+    gate = anyio.Event()
+    model.script = lambda prompt: [["All of it."], gate, Finish("stop", Usage(1, 2))]
+    storing = anyio.Event()
 
-    async def events() -> AsyncGenerator[Event]:
-        try:
-            yield Tokens(["a"])
-            await anyio.sleep_forever()
-        finally:
-            with anyio.move_on_after(5, shield=True):
-                storing.set()
-                await gate.wait()
-                stored.set()
-
-    with anyio.fail_after(5):
-        async with Runner(limit=1, silence_s=30) as runner:
-            with runner.reserve() as place:
-                run = place.start(Run(uuid4(), "session", uuid4()), events())
-            runner.drain(0)
+    async def serve_and_end() -> None:
+        async with open_resources(settings, model=model, embedder=WordsEmbedder()) as resources:
+            assistant = await resources.assistants.create(name="Public")
+            followed.append(await resources.chat.begin(Asked("Go", assistant.slug), ANONYMOUS))
             await storing.wait()
-            runner.drain(0)
-            for _ in range(5):
-                await anyio.lowlevel.checkpoint()
-            gate.set()
-    assert stored.is_set()
-    assert isinstance(run.failure, Exception)
+            raise ZeroDivisionError
+
+    followed: list[Followed] = []
+    with anyio.fail_after(15):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fails_with, ZeroDivisionError, serve_and_end)
+            await model.asked.wait()
+            async with sessions.begin() as session:
+                await session.execute(
+                    select(RunRow.id).where(RunRow.id == followed[0].run_id).with_for_update()
+                )
+                gate.set()
+                while not await blocked(session):  # noqa: ASYNC110  # the database tells nobody
+                    await anyio.sleep(0.01)
+                storing.set()
+                for _ in range(20):
+                    await anyio.lowlevel.checkpoint()
+    async with sessions.read() as session:
+        stored = await conversations.get_message(session, followed[0].message_id)
+    assert stored is not None
+    assert (stored.status, stored.text) == ("completed", "All of it.")
+
+
+async def fails_with(kind: type[Exception], work: Callable[[], Awaitable[None]]) -> None:
+    with pytest.RaisesGroup(kind, allow_unwrapped=True, flatten_subgroups=True):
+        await work()
 
 
 async def accept_elsewhere(
     sessions: Sessions, server: RunningServer, session_id: str, *, ago: timedelta
 ) -> UUID:
-    """The run, of a process that has never shown a heartbeat."""
+    """The run, of a process that has never shown a heartbeat and has kept what it said."""
     assistant = await server.resources.assistants.create(name="Public")
-    run_id = uuid4()
+    run = NewRun(uuid4(), uuid4(), session_id, assistant.id, uuid4(), uuid4(), None, "running")
+    said = [*Tokens(["Half ", "of it"]).lines(1)]
     async with sessions.begin() as session:
-        await conversations.open_session(session, session_id, user_id=None, assistant_id=assistant.id)
-        await conversations.add_turn(
-            session,
-            run_id=run_id,
-            process_id=uuid4(),
-            session_id=session_id,
-            assistant_id=assistant.id,
-            question_id=uuid4(),
-            question="Are you there?",
-            answer_id=uuid4(),
-        )
+        await open_session(session, session_id, user_id=None, assistant_id=assistant.id)
+        await conversations.add_turn(session, run, "Are you there?")
+        await runs.add_lines(session, [NewLines(run.id, 1, len(said), b"".join(said))])
         await session.execute(update(RunRow).values(started_at=func.now() - ago))
-    return run_id
+    return run.id
 
 
 async def test_the_runs_of_a_process_that_was_killed_are_ended_by_another_and_their_sessions_are_free(
@@ -242,46 +265,26 @@ async def test_the_runs_of_a_process_that_was_killed_are_ended_by_another_and_th
             body = {"message": "Go", "assistant_id": "public", "session_id": session_id}
             again = await client.post(STREAM, json=body)
     assert (answer["status"], answer["error_code"]) == ("failed", "interrupted")
+    assert answer["text"] == "Half of it"
     assert json.loads(again.text.splitlines()[-1])["type"] == "done"
-
-
-async def test_a_process_that_was_only_out_of_reach_stores_its_answer_after_all(
-    serve: Serve, settings: Settings, sessions: Sessions
-):
-    session_id = str(uuid4())
-    async with serve(settings) as server:
-        run_id = await accept_elsewhere(sessions, server, session_id, ago=timedelta(hours=1))
-        async with sessions.begin() as session:
-            await conversations.beat(session, uuid4())
-            ended = await conversations.end_abandoned_runs(
-                session, uuid4(), running=(), silence=timedelta(seconds=20)
-            )
-        assert ended == 1
-        async with sessions.begin() as session:
-            await conversations.end_turn(session, run_id=run_id, end=AnswerEnd("completed", "All of it."))
-        async with server.client() as client:
-            history = (await client.get(f"/api/v1/chat/{session_id}/history")).json()["messages"]
-    assert (history[1]["status"], history[1]["error_code"], history[1]["text"]) == (
-        "completed",
-        None,
-        "All of it.",
-    )
 
 
 @pytest.mark.parametrize("signal", ["first", "second"])
 async def test_whoever_asks_twice_does_not_wait_for_the_grace_period(signal: str):
     """`drain` again with less time counts: the runs end at once."""
-    async with Runner(limit=1, silence_s=30) as runner:
+
+    async def make(run: Run) -> None:
+        with run.making:
+            await anyio.sleep_forever()
+        run.log.append(failure(Interrupted()))
+
+    async with new_runner() as runner:
         with runner.reserve() as place:
-            run = place.start(Run(uuid4(), "session", uuid4()), waiting())
+            run = place.start(Run(uuid4(), "session", uuid4()), make)
         with anyio.fail_after(5):
             if signal == "second":
                 runner.drain(3600)
             runner.drain(0)
             while not run.log.closed:
                 await anyio.lowlevel.checkpoint()
-
-
-async def waiting() -> AsyncGenerator[Event]:
-    yield Tokens(["a"])
-    await anyio.sleep_forever()
+    assert run.hurried

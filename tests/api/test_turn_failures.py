@@ -27,7 +27,7 @@ from app.events import Tokens
 from app.llm.protocols import Finish, Usage, Vector
 from app.patience import Patience
 from app.resources import open_resources
-from app.runs.log import RunLog
+from app.runs.log import Reading, RunLog
 from app.services.chat import Asked
 from app.services.viewer import ANONYMOUS
 from app.settings import ChatSettings, DatabaseSettings, Settings
@@ -221,7 +221,7 @@ async def test_a_database_that_goes_between_the_steps_is_told_by_the_last_line(
             await embedder.asked.wait()
             await postgres.stop()
             embedder.gate.set()
-            async with aclosing(resources.chat.follow(run)) as batches:
+            async with aclosing(run.follow(after=0)) as batches:
                 async for batch in batches:
                     lines += [json.loads(line) for line in batch.lines]
     assert (lines[-1]["type"], lines[-1]["code"]) == ("error", "database_unavailable")
@@ -284,14 +284,21 @@ async def test_two_hundred_turns_at_once_are_answered_with_ten_connections(
             for _ in range(200):
                 tasks.start_soon(ask, http)
     assert ends == ["done"] * 200
-    assert not server.resources.runner.running_ids
+    assert not server.resources.runner.run_ids
 
 
 async def test_a_reader_that_does_not_read_slows_down_neither_the_answer_nor_another_reader(
-    client: httpx.AsyncClient, server: RunningServer, model: ScriptedModel
+    serve: Serve, settings: Settings, model: ScriptedModel
 ):
+    """As much as that is what a reader may be behind."""
+    settings = replace(settings, chat=ChatSettings(reader_max_behind_bytes=20_000_000))
     text = "x" * 1000
     model.script = lambda prompt: [*([text] * 100 for _ in range(100)), Finish("stop", None)]
+    async with serve(settings) as server, server.client() as client:
+        await _read_beside_one_who_does_not(server, client)
+
+
+async def _read_beside_one_who_does_not(server: RunningServer, client: httpx.AsyncClient) -> None:
     stuck = await question(server)
     body = json.dumps(stuck).encode()
     address = urlsplit(server.url)
@@ -324,7 +331,8 @@ async def test_a_reader_that_does_not_read_slows_down_neither_the_answer_nor_ano
 
 async def test_a_line_that_comes_with_the_end_of_the_readers_patience_is_not_lost():
     log = RunLog()
-    follower = log.follow(after=0, patience=Patience(tick_s=0.01), silence_s=0.005)
+    reading = Reading(Patience(tick_s=0.01), 0.005, max_behind_bytes=10**6, stall_s=30)
+    follower = log.follow(after=0, reading=reading)
     with anyio.fail_after(5):
         async with aclosing(follower) as batches, asyncio.TaskGroup() as tasks:
             first = tasks.create_task(anext(batches))

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from app.db.conversations import StoredMessage
 from app.llm.protocols import Finish
 from app.resources import Resources, open_resources
-from app.runs.runner import Run
 from app.services.chat import Asked
+from app.services.runs import Followed
 from app.services.viewer import ANONYMOUS
 from app.settings import ModelSettings, Settings
 from bench.upstream import Upstream
@@ -42,21 +42,21 @@ async def resources(settings: Settings, upstream: Upstream) -> AsyncGenerator[Re
         yield opened
 
 
-async def ask(resources: Resources) -> Run:
+async def ask(resources: Resources) -> Followed:
     assistant = await resources.assistants.create(name="Public")
     return await resources.chat.begin(Asked("Go", assistant.slug), ANONYMOUS)
 
 
-async def lines_of(resources: Resources, run: Run) -> list[dict[str, Any]]:
+async def lines_of(resources: Resources, run: Followed) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     with anyio.fail_after(15):
-        async with aclosing(resources.chat.follow(run)) as batches:
+        async with aclosing(run.follow(after=0)) as batches:
             async for batch in batches:
                 lines += [json.loads(line) for line in batch.lines]
     return lines
 
 
-async def answer_of(resources: Resources, run: Run) -> StoredMessage:
+async def answer_of(resources: Resources, run: Followed) -> StoredMessage:
     return await resources.sessions.message(run.message_id)
 
 
@@ -107,13 +107,13 @@ async def test_a_reader_that_leaves_does_not_end_the_request_to_the_model(
     upstream.set("fake-n20-stall5")
     run = await ask(resources)
     with anyio.fail_after(10):
-        async with aclosing(resources.chat.follow(run)) as batches:
+        async with aclosing(run.follow(after=0)) as batches:
             async for batch in batches:
                 if any(b'"token"' in line for line in batch.lines):
                     break
         await upstream.until(lambda stats: stats.stalled == 1)
         upstream.release()
-        await resources.chat.finished(run)
+        await resources.runs.finished(run)
     assert upstream.stats.abandoned == 0
     stored = await answer_of(resources, run)
     assert (stored.status, stored.text) == ("completed", numbers(20))
@@ -129,7 +129,7 @@ async def test_a_server_that_ends_its_runs_ends_the_requests_to_the_model(
             run = await ask(resources)
             await upstream.until(lambda stats: stats.stalled == 1)
         await upstream.until(lambda stats: stats.open == 0)
-    assert run.log.closed
+    assert (await lines_of(resources, run))[-1]["code"] == "interrupted"
     assert upstream.stats.abandoned == 1
 
 

@@ -81,6 +81,15 @@ class _AssistantIn(BaseModel):
     top_k: Annotated[int, Field(strict=True, ge=0, le=50)] = 6
     similarity_cutoff: Annotated[float, Field(strict=True, ge=-1, le=1)] = 0.3
     language: Language | None = None
+    unread_limit_s: Annotated[
+        float | None,
+        Field(
+            strict=True,
+            ge=0,
+            le=86_400,
+            description="Seconds that an answer goes on without a reader; null: to its end.",
+        ),
+    ] = None
     collections: Annotated[
         list[Annotated[Text, Field(min_length=1, max_length=100)]],
         Field(max_length=100, description="Names or ids."),
@@ -143,6 +152,7 @@ class Assistant(PublicAssistant):
     is_enabled: bool
     top_k: int
     similarity_cutoff: float
+    unread_limit_s: float | None
     collections: list[CollectionOfAssistant]
     created_at: datetime
     updated_at: datetime

@@ -1,27 +1,50 @@
-"""Asking: a turn as a stream or as one JSON, and the conversation afterwards."""
+"""Asking: a turn as a stream or as one JSON, taken up again, stopped, and asked once more."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
-from app.api.contract import OPTIONAL_USER
-from app.api.deps import Chat, SessionHistory, ViewerDep
+from app.api.contract import OPTIONAL_USER, problems
+from app.api.deps import Chat, Runs, SessionHistory, ViewerDep
 from app.api.errors import Problem
 from app.api.streaming import NDJSON, SSE, EventStream, form_of
 from app.api.text import Text
-from app.db.conversations import StoredMessage
+from app.api.v1.history import SessionId, StepView
+from app.errors import InvalidInput
 from app.llm.protocols import ChatMessage
-from app.services.chat import Asked
+from app.services.chat import Asked, AskedAgain, OnBusy
 from app.services.sessions import step_tree
 
 router = APIRouter(prefix="/chat", tags=["chat"])
 
 _MAX_MESSAGE = 50_000
 
-SessionId = Annotated[str, Path(min_length=1, max_length=100, description="The session's id.")]
+_MAX_SEQ = 2**31 - 1
+
+Key = Annotated[
+    str | None,
+    Field(
+        pattern=r"^[\x21-\x7e]{1,200}$",
+        description="The same key and request take up the same answer, and ask no model again. Anonymous and without "
+        "a session: a UUID, or at least 22 characters.",
+    ),
+]
+KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,200}$")]
+Busy = Annotated[
+    OnBusy,
+    Field(
+        description="When the session is still answering: `reject` the question, `queue` it, or stop the answer and `replace` it."
+    ),
+]
+Language = Annotated[
+    str | None,
+    Field(
+        pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$", max_length=35, description="BCP 47, such as en-US."
+    ),
+]
+Accept = Annotated[str | None, Header()]
 
 
 class HistoryItem(BaseModel):
@@ -51,18 +74,13 @@ class Question(BaseModel):
             description="Left out: a new session. Anonymous: a UUID, or at least 22 characters.",
         ),
     ] = None
-    language: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$",
-            max_length=35,
-            description="BCP 47, such as en-US.",
-        ),
-    ] = None
+    language: Language = None
     history: Annotated[
         list[HistoryItem] | None,
         Field(max_length=100, description="Earlier messages, for this turn only, in place of the session's."),
     ] = None
+    idempotency_key: Key = None
+    on_busy: Busy = "reject"
 
     @model_validator(mode="before")
     @classmethod
@@ -85,7 +103,7 @@ class Question(BaseModel):
             raise ValueError("message must hold more than white space")
         return self
 
-    def asked(self) -> Asked:
+    def asked(self, key: str | None) -> Asked:
         history = self.history
         return Asked(
             message=self.message,
@@ -93,19 +111,62 @@ class Question(BaseModel):
             session_id=self.session_id,
             language=self.language,
             history=None if history is None else tuple(_message(item) for item in history),
+            on_busy=self.on_busy,
+            idempotency_key=_one_key(self.idempotency_key, key),
         )
 
 
-class StepView(BaseModel):
-    step_id: str
-    parent_id: str | None
-    step_type: str
-    status: str
-    duration: float | None
-    tokens: dict[str, Any] | None
-    metadata: dict[str, Any]
-    sequence: int
-    sub_steps: list["StepView"]
+class Again(BaseModel):
+    """Another answer to the same question."""
+
+    assistant_id: Annotated[
+        str | None,
+        Field(min_length=1, max_length=100, description="Left out: the one that answered before."),
+    ] = None
+    language: Language = None
+    idempotency_key: Key = None
+    on_busy: Busy = "reject"
+
+    def asked(
+        self,
+        session_id: str,
+        key: str | None,
+        *,
+        message_id: UUID | None,
+        message: str | None = None,
+    ) -> AskedAgain:
+        return AskedAgain(
+            session_id=session_id,
+            message_id=message_id,
+            message=message,
+            assistant=self.assistant_id,
+            language=self.language,
+            on_busy=self.on_busy,
+            idempotency_key=_one_key(self.idempotency_key, key),
+        )
+
+
+class Regenerate(Again):
+    message_id: Annotated[
+        UUID | None,
+        Field(description="The question, or an answer to it. Left out: the newest question."),
+    ] = None
+
+
+class Edit(Again):
+    message: Annotated[Text, Field(min_length=1, max_length=_MAX_MESSAGE, pattern=r"\S")]
+
+
+class Stop(BaseModel):
+    run_id: Annotated[UUID | None, Field(description="Left out: the answer that is being made.")] = None
+
+
+class Stopped(BaseModel):
+    """What became of the answer: `stopped`, or how it had ended before; all null if there is none."""
+
+    run_id: UUID | None = None
+    message_id: UUID | None = None
+    status: str | None = None
 
 
 class Answer(BaseModel):
@@ -117,31 +178,6 @@ class Answer(BaseModel):
     steps: list[StepView]
     usage: dict[str, Any] | None
     status: str
-
-
-class MessageView(BaseModel):
-    id: UUID
-    text: str
-    sender: Literal["user", "bot"]
-    status: str
-    created_at: datetime
-    sources: list[dict[str, Any]]
-    citations: list[dict[str, Any]]
-    steps: list[StepView]
-    visualization: dict[str, Any] | None
-    usage: dict[str, Any] | None
-    error_code: str | None = None
-
-
-class History(BaseModel):
-    messages: list[MessageView]
-    next: Annotated[
-        str | None, Field(description="Where the page before this one begins: pass it as `before`.")
-    ]
-
-
-class Said(BaseModel):
-    message: str
 
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
@@ -158,19 +194,20 @@ _STREAMED: dict[str, Any] = {
 }
 
 
-@router.post(
-    "/stream",
-    status_code=200,
-    response_class=EventStream,
-    responses={200: _STREAMED, **_REFUSED},
-    openapi_extra=OPTIONAL_USER,
-)
+_STREAM: dict[str, Any] = {
+    "status_code": 200,
+    "response_class": EventStream,
+    "responses": {200: _STREAMED, **_REFUSED},
+    "openapi_extra": OPTIONAL_USER,
+}
+
+
+@router.post("/stream", **_STREAM)
 async def stream(
-    question: Question, viewer: ViewerDep, chat: Chat, accept: Annotated[str | None, Header()] = None
+    question: Question, viewer: ViewerDep, chat: Chat, key: KeyHeader = None, accept: Accept = None
 ) -> EventStream:
     """Ask, and follow the answer as it is made. Leaving does not end it: it is finished and stored."""
-    run = await chat.begin(question.asked(), viewer)
-    return EventStream(run, chat.follow(run), form_of(accept))
+    return EventStream(await chat.begin(question.asked(key), viewer), form_of(accept))
 
 
 @router.post(
@@ -182,14 +219,21 @@ async def stream(
     },
     openapi_extra=OPTIONAL_USER,
 )
-async def ask(question: Question, viewer: ViewerDep, chat: Chat, sessions: SessionHistory) -> Answer:
+async def ask(
+    question: Question,
+    viewer: ViewerDep,
+    chat: Chat,
+    runs: Runs,
+    sessions: SessionHistory,
+    key: KeyHeader = None,
+) -> Answer:
     """Ask, and get the whole answer at once."""
-    run = await chat.begin(question.asked(), viewer)
-    await chat.finished(run)
-    message = await sessions.message(run.message_id)
+    followed = await chat.begin(question.asked(key), viewer)
+    await runs.finished(followed)
+    message = await sessions.message(followed.message_id)
     return Answer(
         message_id=message.id,
-        session_id=run.session_id,
+        session_id=followed.session_id,
         text=message.text,
         sources=message.sources,
         citations=message.citations,
@@ -200,51 +244,83 @@ async def ask(question: Question, viewer: ViewerDep, chat: Chat, sessions: Sessi
 
 
 @router.get(
-    "/{session_id}/history",
-    responses={code: _REFUSED[code] for code in (404, 422, 503)},
+    "/{session_id}/stream",
+    response_class=EventStream,
+    responses={
+        200: _STREAMED,
+        204: {"description": "There is nothing to resume: no answer, or one that has been read to its end."},
+        **problems(404, 422),
+    },
     openapi_extra=OPTIONAL_USER,
 )
-async def history(
+async def resume(
     session_id: SessionId,
     viewer: ViewerDep,
-    sessions: SessionHistory,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    before: Annotated[
-        str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next` of the page after this one.")
+    runs: Runs,
+    run_id: Annotated[UUID | None, Query(description="Left out: the newest answer of the session.")] = None,
+    after: Annotated[
+        int | None, Query(ge=0, le=_MAX_SEQ, description="The `seq` of the last event that came.")
     ] = None,
-) -> History:
-    """The messages of a session in time order, the newest `limit` of them first asked for."""
-    page = await sessions.history(session_id, viewer, before=int(before) if before else None, limit=limit)
-    following = str(page.next_before) if page.next_before is not None else None
-    return History(messages=[_view(message) for message in page.messages], next=following)
+    last_event_id: Annotated[
+        str | None, Header(pattern=r"^[0-9]{1,9}$", description="The same, as an EventSource sends it.")
+    ] = None,
+    accept: Accept = None,
+) -> Response:
+    """Take up an answer behind the last event that came: what was missed, then live to its end, from whichever process, also when it has ended."""
+    behind = after if after is not None else int(last_event_id or 0)
+    followed = await runs.resume(session_id, viewer, run_id=run_id, after=behind)
+    if followed is None:
+        return Response(status_code=204)
+    return EventStream(followed, form_of(accept), after=behind)
 
 
-@router.delete(
-    "/{session_id}",
-    responses={code: _REFUSED[code] for code in (404, 422, 503)},
-    openapi_extra=OPTIONAL_USER,
-)
-async def forget(session_id: SessionId, viewer: ViewerDep, sessions: SessionHistory) -> Said:
-    """Forget the conversation: its history is empty from now on, and later answers know nothing of it."""
-    await sessions.forget(session_id, viewer)
-    return Said(message="The conversation has been forgotten.")
+@router.post("/{session_id}/stop", responses=problems(404, 422), openapi_extra=OPTIONAL_USER)
+async def stop(
+    session_id: SessionId, viewer: ViewerDep, runs: Runs, body: Annotated[Stop | None, Body()] = None
+) -> Stopped:
+    """End the answer: what has been said is kept as `stopped`. An answer that has ended stays as it is."""
+    found = await runs.stop(session_id, viewer, run_id=body.run_id if body is not None else None)
+    if found is None:
+        return Stopped()
+    row, status = found
+    return Stopped(run_id=row.id, message_id=row.message_id, status=status)
+
+
+@router.post("/{session_id}/regenerate", **_STREAM)
+async def regenerate(
+    session_id: SessionId,
+    viewer: ViewerDep,
+    chat: Chat,
+    body: Annotated[Regenerate | None, Body()] = None,
+    key: KeyHeader = None,
+    accept: Accept = None,
+) -> EventStream:
+    """Answer a question again: the answer there was, and what followed it, stay as another branch."""
+    body = body or Regenerate()
+    asked = body.asked(session_id, key, message_id=body.message_id)
+    return EventStream(await chat.begin_again(asked, viewer), form_of(accept))
+
+
+@router.patch("/{session_id}/messages/{message_id}", **_STREAM)
+async def edit(
+    session_id: SessionId,
+    message_id: UUID,
+    body: Edit,
+    viewer: ViewerDep,
+    chat: Chat,
+    key: KeyHeader = None,
+    accept: Accept = None,
+) -> EventStream:
+    """Ask a question in other words: what it was, and what followed it, stay as another branch."""
+    asked = body.asked(session_id, key, message_id=message_id, message=body.message)
+    return EventStream(await chat.begin_again(asked, viewer), form_of(accept))
+
+
+def _one_key(in_body: str | None, in_header: str | None) -> str | None:
+    if in_body is not None and in_header is not None and in_body != in_header:
+        raise InvalidInput("idempotency_key and the header Idempotency-Key differ: send one of them.")
+    return in_body if in_body is not None else in_header
 
 
 def _message(item: HistoryItem) -> ChatMessage:
     return ChatMessage("user" if item.role == "user" else "assistant", item.content)
-
-
-def _view(message: StoredMessage) -> MessageView:
-    return MessageView(
-        id=message.id,
-        text=message.text,
-        sender="user" if message.role == "user" else "bot",
-        status=message.status,
-        created_at=message.created_at,
-        sources=message.sources,
-        citations=message.citations,
-        steps=[StepView.model_validate(step) for step in step_tree(message.steps)],
-        visualization=message.visualization,
-        usage=message.usage,
-        error_code=message.error_code,
-    )

@@ -1,0 +1,197 @@
+"""Sessions: whose they are, and what becomes of them."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Interval,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.db import tables
+from app.db.tables import columns_of
+from app.errors import NotFound
+
+_sessions = columns_of(tables.Session)
+_messages = columns_of(tables.Message)
+
+
+_OPEN_SESSION = text(
+    """
+    INSERT INTO sessions (id, user_id, assistant_id) VALUES (:session_id, :user_id, :assistant_id)
+    ON CONFLICT (id) DO UPDATE SET last_active_at = now() WHERE sessions.user_id IS NULL OR sessions.user_id = :user_id
+    RETURNING created_at <> last_active_at,
+        EXISTS (SELECT FROM runs WHERE runs.session_id = sessions.id AND runs.status IN ('queued', 'running'))
+    """
+).bindparams(
+    bindparam("session_id", type_=Text()),
+    bindparam("user_id", type_=Uuid()),
+    bindparam("assistant_id", type_=Uuid()),
+)
+
+
+class Opened(NamedTuple):
+    """Whether the session was there before, and whether an answer is being made in it, as far as could be seen."""
+
+    was_there: bool
+    is_busy: bool
+
+
+async def open_session(
+    session: AsyncSession, session_id: str, *, user_id: UUID | None, assistant_id: UUID
+) -> Opened:
+    """Make or enter the session, and hold its row to the end of the transaction, so that turns come one after the other.
+
+    Raises `NotFound` if it is another user's.
+    """
+    values = {"session_id": session_id, "user_id": user_id, "assistant_id": assistant_id}
+    row = (await session.execute(_OPEN_SESSION, values)).one_or_none()
+    if row is None:
+        raise NotFound("session", session_id)
+    return Opened(*row)
+
+
+async def hold(session: AsyncSession, session_id: str) -> bool:
+    """Hold the session's row to the end of the transaction. False if there is none."""
+    statement = update(_sessions).where(_sessions.c.id == session_id).values(last_active_at=func.now())
+    return (await session.execute(statement.returning(_sessions.c.id))).first() is not None
+
+
+async def owner_of(session: AsyncSession, session_id: str) -> tuple[UUID | None] | None:
+    """The session's user, or no user, in a tuple; None if there is no such session."""
+    row = (
+        await session.execute(select(_sessions.c.user_id).where(_sessions.c.id == session_id))
+    ).one_or_none()
+    return (row.user_id,) if row is not None else None
+
+
+async def forget(session: AsyncSession, session_id: str, *, user_id: UUID | None) -> None:
+    """Put all messages up to now out of sight, of its user and of later answers."""
+    newest = select(func.coalesce(func.max(_messages.c.position), 0)).where(
+        _messages.c.session_id == session_id
+    )
+    await session.execute(
+        update(_sessions)
+        .where(_sessions.c.id == session_id, visible_to(user_id))
+        .values(forgotten_up_to=newest.scalar_subquery())
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """`title` is its user's, else how its first question begins."""
+
+    id: str
+    title: str | None
+    assistant_id: UUID | None
+    created_at: datetime
+    last_active_at: datetime
+
+
+_TITLE_CHARACTERS = 80
+_first_question = (
+    select(func.left(_messages.c.text, _TITLE_CHARACTERS))
+    .where(
+        _messages.c.session_id == _sessions.c.id,
+        _messages.c.role == "user",
+        _messages.c.position > _sessions.c.forgotten_up_to,
+        _messages.c.is_shown,
+    )
+    .order_by(_messages.c.position)
+    .limit(1)
+    .scalar_subquery()
+)
+_session_rows = select(
+    _sessions.c.id,
+    func.coalesce(_sessions.c.title, _first_question),
+    _sessions.c.assistant_id,
+    _sessions.c.created_at,
+    _sessions.c.last_active_at,
+)
+
+
+async def page(
+    session: AsyncSession, user_id: UUID, *, before: tuple[datetime, str] | None, limit: int
+) -> list[SessionRow]:
+    """The user's sessions, the last active first: those behind the one that was active then and has that id."""
+    statement = (
+        _session_rows.where(_sessions.c.user_id == user_id)
+        .order_by(_sessions.c.last_active_at.desc(), _sessions.c.id.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        active_at, session_id = before
+        earlier = _sessions.c.last_active_at < active_at
+        same = and_(_sessions.c.last_active_at == active_at, _sessions.c.id < session_id)
+        statement = statement.where(or_(earlier, same))
+    return [SessionRow(*row) for row in await session.execute(statement)]
+
+
+async def get(session: AsyncSession, session_id: str) -> SessionRow | None:
+    row = (await session.execute(_session_rows.where(_sessions.c.id == session_id))).one_or_none()
+    return SessionRow(*row) if row is not None else None
+
+
+async def rename(session: AsyncSession, session_id: str, *, user_id: UUID, title: str | None) -> bool:
+    """False if it is not this user's session."""
+    statement = (
+        update(_sessions)
+        .where(_sessions.c.id == session_id, _sessions.c.user_id == user_id)
+        .values(title=title)
+        .returning(_sessions.c.id)
+    )
+    return (await session.execute(statement)).first() is not None
+
+
+async def claim(session: AsyncSession, session_id: str, *, user_id: UUID) -> bool:
+    """Make an anonymous session the user's; one that is the user's already stays so. False for any other."""
+    statement = (
+        update(_sessions)
+        .where(_sessions.c.id == session_id, visible_to(user_id))
+        .values(user_id=user_id)
+        .returning(_sessions.c.id)
+    )
+    return (await session.execute(statement)).first() is not None
+
+
+async def erase(session: AsyncSession, session_id: str, *, user_id: UUID | None) -> None:
+    """Delete the session with its messages and runs, if the user may see it."""
+    await session.execute(delete(_sessions).where(_sessions.c.id == session_id, visible_to(user_id)))
+
+
+_ERASE_SILENT = text(
+    """
+    DELETE FROM sessions WHERE id IN (
+        SELECT id FROM sessions s WHERE last_active_at < now() - :age AND NOT EXISTS (
+            SELECT FROM runs WHERE session_id = s.id AND status IN ('queued', 'running'))
+        ORDER BY last_active_at LIMIT 200 FOR UPDATE SKIP LOCKED)
+    RETURNING id
+    """
+).bindparams(bindparam("age", type_=Interval()))
+
+
+async def erase_older_than(session: AsyncSession, age: timedelta) -> int:
+    """Delete some of the sessions in which nothing has happened for so long; tells how many. None is left when it was none."""
+    return len((await session.execute(_ERASE_SILENT, {"age": age})).all())
+
+
+def visible_to(user_id: UUID | None) -> ColumnElement[bool]:
+    """An anonymous session is open to whoever knows its id; a user's to that user."""
+    return (
+        _sessions.c.user_id.is_(None)
+        if user_id is None
+        else or_(_sessions.c.user_id.is_(None), _sessions.c.user_id == user_id)
+    )

@@ -1,0 +1,189 @@
+"""The making of an answer that has been accepted: its events into the log of its run, and its end into the database."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import anyio
+import msgspec
+
+from app.db import conversations, runs
+from app.db.engine import Sessions
+from app.db.runs import AnswerEnd
+from app.errors import AnswerNotStored, DatabaseUnavailable, FreshetError, Interrupted, SessionErased
+from app.events import Done, Event, Status, TokenUsage, failure
+from app.llm.protocols import ChatMessage, ChatModel
+from app.rag import pipeline
+from app.rag.pipeline import Answered, Knowledge, Parts, Spent, Turn
+from app.rag.steps import OpenStep
+from app.runs.checkpoint import Checkpointer
+from app.runs.log import unpack
+from app.runs.runner import Run
+from app.services.draft import Draft
+from app.services.runs import RunService
+from app.settings import ChatSettings
+
+logger = logging.getLogger(__name__)
+
+# When the process is about to stop, the end of an answer is stored within this time, in seconds.
+_HURRIED_S = 5.0
+_HISTORY_MESSAGES = 100
+_WAITING = "This answer begins when the one before it has ended."
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How an answer has ended: its status, and its last event."""
+
+    status: str
+    last: Event
+    usage: TokenUsage | None
+    finish_reason: str | None = None
+    error_code: str | None = None
+
+
+class Answering:
+    def __init__(
+        self,
+        database: Sessions,
+        model: ChatModel,
+        knowledge: Knowledge,
+        runs_of_all: RunService,
+        checkpointer: Checkpointer,
+        settings: ChatSettings,
+        *,
+        embedder_name: str,
+    ) -> None:
+        self._database = database
+        self._runs = runs_of_all
+        self._checkpointer = checkpointer
+        self._store_retry_s = settings.store_retry_s
+        self._parts = Parts(
+            model=model,
+            knowledge=knowledge,
+            embedder_name=embedder_name,
+            load_history=self._load_history,
+            history_tokens=settings.history_tokens,
+            context_tokens=settings.context_tokens,
+        )
+
+    async def _load_history(self, turn: Turn) -> Sequence[ChatMessage]:
+        async with self._database.read() as session:
+            messages = await conversations.recent_messages(
+                session, turn.session_id, before_message=turn.question_id, limit=_HISTORY_MESSAGES
+            )
+        return [ChatMessage("user" if m.role == "user" else "assistant", m.text) for m in messages]
+
+    async def make(self, turn: Turn, run: Run) -> None:
+        """Fill the log of the run. However the answer ends, what was said is stored before its last event is sent."""
+        draft, spent = Draft(), Spent()
+        whole = OpenStep("completed")
+        answered: Answered | None = None
+        error: FreshetError = Interrupted()
+
+        def say(event: Event) -> None:
+            draft.add(event)
+            run.log.append(event)
+
+        try:
+            with run.making:
+                say(pipeline.start(turn, self._parts.model))
+                if turn.is_queued:
+                    say(Status(message=_WAITING))
+                    await self._runs.turn_comes(run)
+                async with aclosing(pipeline.answer(turn, self._parts, spent)) as events:
+                    async for event in events:
+                        if isinstance(event, Answered):
+                            answered = event
+                        else:
+                            say(event)
+        except FreshetError as refusal:
+            cause = refusal.__cause__
+            logger.warning("run %s ended with %s: %s", run.id, refusal.code, refusal.message, exc_info=cause)
+            error = refusal
+        except Exception:  # noted that the turn failed; its readers are told by its last event
+            logger.exception("run %s failed", run.id)
+            error = FreshetError("The answer failed for a reason of our own. It has been noted.")
+        finally:
+            outcome = _outcome(turn, run, answered, error, spent)
+            # Shielded: when the process is stopped in earnest, every await here is cancelled.
+            with anyio.CancelScope(shield=True):
+                await self._finish(run, draft, whole, outcome)
+
+    async def _finish(self, run: Run, draft: Draft, whole: OpenStep, outcome: _Outcome) -> None:
+        last: list[Event] = [*draft.closings("failed" if outcome.status == "failed" else "completed")]
+        for closing in last:
+            draft.add(closing)
+        if outcome.status != "failed":
+            usage = outcome.usage
+            tokens = {"input": usage.input_tokens, "output": usage.output_tokens} if usage is not None else {}
+            last.append(whole.completed(tokens=tokens) if tokens else whole.completed())
+        lines = _encoded([*last, outcome.last], after=run.log.last_seq)
+        end = draft.end(
+            outcome.status,
+            log=[*run.log.lines_after(0), *lines],
+            finish_reason=outcome.finish_reason,
+            error_code=outcome.error_code,
+            usage=msgspec.to_builtins(outcome.usage),
+        )
+        await self._checkpointer.withdraw(run)
+        try:
+            if await self._store(run, end):
+                run.log.extend(lines, closed=True)
+            else:
+                await self._settle(run)
+        except AnswerNotStored as error:
+            run.log.extend(_encoded([*last, failure(error)], after=run.log.last_seq), closed=True)
+        finally:
+            self._checkpointer.forget(run)
+
+    async def _store(self, run: Run, end: AnswerEnd) -> bool:
+        """False if the run has been ended by another process, or deleted. When the database is away, waits for it. Raises `AnswerNotStored`."""
+        clock = asyncio.get_running_loop().time
+        begun, wait_s = clock(), 0.1
+        while True:
+            try:
+                async with self._database.begin() as session:
+                    return await runs.end(session, run.id, end)
+            except DatabaseUnavailable as error:
+                patience_s = min(self._store_retry_s, _HURRIED_S) if run.hurried else self._store_retry_s
+                if clock() + wait_s > begun + patience_s:
+                    logger.warning("the end of run %s could not be stored", run.id)
+                    raise AnswerNotStored(
+                        "The answer ended, but the database could not be reached to keep it."
+                    ) from error
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 2.0)
+
+    async def _settle(self, run: Run) -> None:
+        """What has been stored of it counts, whoever did it. Raises `AnswerNotStored` if that cannot be read."""
+        try:
+            async with self._database.read() as session:
+                stored = await runs.packed_log(session, run.id)
+        except DatabaseUnavailable as error:
+            raise AnswerNotStored("The answer was ended by another process.") from error
+        if stored is None:
+            run.log.append(failure(SessionErased()))
+        else:
+            run.log.settle(unpack(stored))
+
+
+def _outcome(turn: Turn, run: Run, answered: Answered | None, error: FreshetError, spent: Spent) -> _Outcome:
+    if answered is not None:
+        status, reason, usage = "completed", answered.finish_reason, answered.usage
+    elif run.ending in ("stopped", "unread"):
+        status, reason = "stopped", run.ending
+        usage = spent.usage() or TokenUsage(input_tokens=0, output_tokens=0, total_tokens=0)
+    else:
+        return _Outcome("failed", failure(error), spent.usage(), error_code=error.code)
+    done = Done(status=status, message_id=str(turn.answer_id), finish_reason=reason, usage=usage)
+    return _Outcome(status, done, usage, finish_reason=reason)
+
+
+def _encoded(events: Sequence[Event], *, after: int) -> list[bytes]:
+    lines: list[bytes] = []
+    for event in events:
+        lines += event.lines(after + len(lines) + 1)
+    return lines

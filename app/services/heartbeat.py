@@ -1,0 +1,109 @@
+"""The signs of life of a process, and what becomes of the runs of one that shows none any more."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from app.db import processes, runs
+from app.db.engine import Sessions
+from app.db.runs import AnswerEnd
+from app.errors import DatabaseUnavailable, Interrupted
+from app.events import failure
+from app.runs.checkpoint import CHANNEL
+from app.runs.mirrors import Mirrors
+from app.runs.runner import Runner
+from app.services.draft import Draft
+from app.services.runs import RunService
+
+logger = logging.getLogger(__name__)
+
+# After so many missed signs of life in a row a process counts as gone.
+_MISSED_BEATS = 4
+_ABANDONED_AT_ONCE = 50
+
+
+class Heartbeat:
+    def __init__(
+        self,
+        database: Sessions,
+        runner: Runner,
+        mirrors: Mirrors,
+        runs_of_all: RunService,
+        process_id: UUID,
+        *,
+        beat_s: float,
+    ) -> None:
+        self._database = database
+        self._runner = runner
+        self._mirrors = mirrors
+        self._runs = runs_of_all
+        self._process_id = process_id
+        self._beat_s = beat_s
+        self._silence = timedelta(seconds=_MISSED_BEATS * beat_s)
+
+    async def keep_alive(self) -> None:
+        """For as long as the process serves: beat, see what others want of the runs here, and end the runs of processes that are gone.
+
+        Whether another process is silent can be told only by one that has not been away from the database itself.
+        """
+        clock = asyncio.get_running_loop().time
+        steady_since = beaten_at = clock()
+        while True:
+            try:
+                await self._beat()
+                if clock() - beaten_at > 2 * self._beat_s:
+                    steady_since = clock()
+                beaten_at = clock()
+                await self._mirrors.tell_of_readers()
+                if beaten_at - steady_since >= self._silence.total_seconds():
+                    await self.end_abandoned()
+            except DatabaseUnavailable:
+                logger.warning("the database cannot be reached; trying again in %g s", self._beat_s)
+            except Exception:  # a bug, or processes in each other's way, must cost a beat, not the process
+                logger.exception("the heartbeat failed; trying again in %g s", self._beat_s)
+            self._runs.something_happened()
+            await asyncio.sleep(self._beat_s)
+
+    async def _beat(self) -> None:
+        running = self._runner.run_ids
+        async with self._database.begin() as session:
+            await processes.beat(session, self._process_id)
+            called_off = await runs.called_off(session, running)
+        for run_id, asked_to_stop in called_off.items():
+            self._runner.end([run_id], "stopped" if asked_to_stop else "lost")
+
+    async def end_abandoned(self) -> None:
+        """End, as interrupted and with what was kept of their text, the runs of processes that have been silent for too long."""
+        while True:
+            async with self._database.begin() as session:
+                silent = await processes.hold_silent(session, self._process_id, silence=self._silence)
+                left = await runs.abandoned(
+                    session,
+                    self._process_id,
+                    silent=silent,
+                    running=self._runner.run_ids,
+                    silence=self._silence,
+                    limit=_ABANDONED_AT_ONCE,
+                )
+                if not left:
+                    return
+                lines = await runs.lines_of(session, [one.run_id for one in left])
+                for one in left:
+                    await runs.end(session, one.run_id, _interrupted(lines[one.run_id]))
+                told = sorted({one.process_id.hex for one in left})
+                await processes.tell(session, CHANNEL, [f"lines {process_id}" for process_id in told])
+            logger.warning(
+                "%d answers that nobody was making any more have been ended as interrupted", len(left)
+            )
+
+
+def _interrupted(lines: Sequence[bytes]) -> AnswerEnd:
+    draft = Draft.of_lines(lines)
+    for step in draft.steps.values():
+        if step["status"] == "running":
+            step["status"] = "failed"
+    error = Interrupted()
+    log = [*lines, *failure(error).lines(len(lines) + 1)]
+    return draft.end("failed", log=log, error_code=error.code)
