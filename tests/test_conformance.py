@@ -1,11 +1,14 @@
 """The checker of streams: a good one passes, and for each rule one that breaks it is noticed, where and how."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.conformance import check
+from app.conformance.rules import WELL_KNOWN_STEPS
 from tests.recorded_stream import (
     CUT,
     DONE,
@@ -138,6 +141,10 @@ BROKEN: dict[str, tuple[Spoil, list[str]]] = {
             "line 5: step v is completed, expected it running before",
         ],
     ),
+    "status behind the first token": (
+        move(STATUS, HEARTBEAT),
+        ["line 10: status follows a token, expected it before the first one"],
+    ),
     "sources behind the first token": (
         move(SOURCES, LAST_TOKEN),
         ["line 11: sources follow a token, expected them before the first one"],
@@ -236,6 +243,10 @@ BROKEN: dict[str, tuple[Spoil, list[str]]] = {
         leave_out(DONE),
         ["line 13: the stream ends without done or error, expected one of them"],
     ),
+    "an end with the number of what came before": (
+        end_with({**FAILED, "seq": 12}),
+        ["line 14: seq is 12, expected 13"],
+    ),
     "an end behind the end": (
         lambda events: events.append({**FAILED, "seq": 14}),
         ["line 15: error follows done, expected nothing"],
@@ -331,3 +342,11 @@ def test_a_good_stream_has_no_problems_and_is_counted(body: bytes) -> None:
         "heartbeat": 1,
         "done": 1,
     }
+
+
+def test_the_types_of_steps_that_need_no_label_are_those_that_are_documented() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()
+    section = page.split("\n## The contract as a file\n")[1]
+    listed = section[section.index("must be of a type of this list") :]
+
+    assert set(re.findall(r"`(\w+)`", listed)) == WELL_KNOWN_STEPS

@@ -82,3 +82,12 @@ def test_whoever_resumes_beyond_the_end_is_told_the_end_again() -> None:
 
 def test_a_resumed_stream_may_be_cut_before_it_has_said_anything() -> None:
     assert problems(as_ndjson([CUT]), after=12) == []
+
+
+@pytest.mark.parametrize("seq", [1, 9, 12, 13])
+def test_an_answer_whose_process_was_killed_may_end_before_what_was_sent(seq: int) -> None:
+    interrupted = {**FAILED, "code": "interrupted", "seq": seq}
+
+    assert problems(as_ndjson([*recorded()[:DONE], interrupted])) == []
+    assert problems(as_ndjson([*recorded()[:DONE], {**interrupted, "seq": 14}]))
+    assert problems(as_ndjson([*recorded()[:DONE], {**interrupted, "seq": 0}]))

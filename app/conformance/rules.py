@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from app.conformance.form import Entry, Problem
-from app.events import PROTOCOL_VERSION, Done, Error, Event, Sources, Start, Step
+from app.errors import Interrupted
+from app.events import PROTOCOL_VERSION, Cut, Done, Error, Event, Sources, Start, Step
 
 # Types of steps that a client has words of its own for.
 WELL_KNOWN_STEPS = frozenset(
@@ -31,12 +32,6 @@ class _Token(msgspec.Struct, frozen=True):
     content: str
 
 
-class _Cut(Error, frozen=True):
-    """The end of a stream whose answer goes on."""
-
-    resume_after: int
-
-
 class _Citation(msgspec.Struct, frozen=True):
     """A span of the answer's text, in characters."""
 
@@ -49,7 +44,7 @@ _KINDS: dict[str, type[msgspec.Struct]] = {
     "step": _AnyStep,
     "token": _Token,
     "citation": _Citation,
-    _CUT: _Cut,
+    _CUT: Cut,
 }
 
 
@@ -120,11 +115,14 @@ class Rules:
 
     def _number(self, event: dict[str, Any], *, terminal: bool) -> None:
         seq, expected = event.get("seq"), self._last_seq + 1
-        # Whoever resumes beyond the end of an answer is told its end again.
-        told_again = terminal and self._last is None and type(seq) is int and 0 < seq <= self._after
-        if (type(seq) is not int or seq != expected) and not told_again:
+        if type(seq) is not int or (seq != expected and not (terminal and self._may_end_at(seq, event))):
             self._tell("seq is missing" if seq is None else f"seq is {seq!r}", str(expected))
         self._last_seq = seq if type(seq) is int else expected
+
+    def _may_end_at(self, seq: int, event: dict[str, Any]) -> bool:
+        """When a process was killed, what it had sent last may be lost: then the answer ends before what a reader has seen."""
+        resumed_beyond = self._last is None
+        return 0 < seq <= self._last_seq and (resumed_beyond or event.get("code") == Interrupted.code)
 
     def _hold_against_its_rule(self, kind: str, event: dict[str, Any]) -> None:
         """Types and fields that this version does not know may be there."""
@@ -221,11 +219,11 @@ class Rules:
         if self._last not in {None, _SUMMARY}:
             self._tell(f"done follows {self._last}", "it right behind the summary step")
 
-    def _error(self, error: Error) -> None:
+    def _error(self, error: Error | Cut) -> None:
         if error.error != error.message:
             self._tell("error is another text than message", "the same")
 
-    def _cut(self, cut: _Cut) -> None:
+    def _cut(self, cut: Cut) -> None:
         self._error(cut)
         if cut.resume_after != self._last_seq:
             self._tell(f"resume_after is {cut.resume_after}", f"{self._last_seq}, the last seq")
