@@ -1,0 +1,48 @@
+"""A client of Freshet whose streams reconnect by themselves: `Freshet` for threads, `AsyncFreshet` for asyncio."""
+
+from .async_client import AsyncAnswerStream, AsyncFreshet
+from .client import AnswerStream, Freshet
+from .errors import AnswerFailed, Disconnected, FreshetError, RequestRefused
+from .events import Done, Error, Event, Sources, Start, Status, Step, Token, Unknown
+from .records import (
+    Answer,
+    History,
+    Message,
+    ModelOfAnswer,
+    Session,
+    Sessions,
+    Source,
+    Stopped,
+    TokenUsage,
+)
+from .retry import Retry
+
+__all__ = [
+    "Answer",
+    "AnswerFailed",
+    "AnswerStream",
+    "AsyncAnswerStream",
+    "AsyncFreshet",
+    "Disconnected",
+    "Done",
+    "Error",
+    "Event",
+    "Freshet",
+    "FreshetError",
+    "History",
+    "Message",
+    "ModelOfAnswer",
+    "RequestRefused",
+    "Retry",
+    "Session",
+    "Sessions",
+    "Source",
+    "Sources",
+    "Start",
+    "Status",
+    "Step",
+    "Stopped",
+    "Token",
+    "TokenUsage",
+    "Unknown",
+]
