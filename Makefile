@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 PYTHONS := python3.13 python3.12 python3.11 python3
 BIN := .venv/bin
 # Named, as the formatter would also put the examples of Markdown files into its shape.
-PYTHON := $(wildcard app alembic bench tests docs/examples)
+PYTHON := $(wildcard app alembic bench clients tests docs/examples)
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 .PHONY: help
