@@ -30,6 +30,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Start(Event, frozen=True):
+    """`model` is not told of an answer that was interrupted before anything of it had been stored."""
+
     type_name = "start"
 
     run_id: str
@@ -37,7 +39,7 @@ class Start(Event, frozen=True):
     message_id: str
     user_message_id: str
     protocol: int
-    model: "ModelOfAnswer"
+    model: "ModelOfAnswer | None" = None
 
 
 class ModelOfAnswer(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -48,6 +48,7 @@ class Answers:
     mirrors: Mirrors
     runs: RunService
     chat: ChatService
+    sessions: SessionService
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ async def open_resources(
             accounts=AccountService(database, settings.security, secret_key(settings)),
             assistants=AssistantService(database),
             knowledge=knowledge,
-            sessions=SessionService(database, answers.runs),
+            sessions=answers.sessions,
         )
 
 
@@ -163,10 +164,14 @@ async def _answers(
         settings,
         embedder_name=embedder_name,
     )
+    sessions = SessionService(database, runs)
     listening = notifications.listening_engine(engine)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(listening.dispose)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        if settings.session_retention_days is not None:
+            erasing = sessions.erase_older_than(settings.session_retention_days)
+            stack.callback(tasks.create_task(erasing).cancel)
         # Before the runs, which they outlive: other processes end the runs of a silent one.
         for part in (
             heartbeat.keep_alive(),
@@ -183,7 +188,7 @@ async def _answers(
             stack.callback(tasks.create_task(part).cancel)
         await stack.enter_async_context(runner)
         chat = ChatService(database, runner, runs, answering, process_id)
-        yield Answers(runner=runner, mirrors=mirrors, runs=runs, chat=chat)
+        yield Answers(runner=runner, mirrors=mirrors, runs=runs, chat=chat, sessions=sessions)
 
 
 async def _has_expected_schema(database: Sessions) -> bool:

@@ -32,6 +32,7 @@ ALTER TABLE runs ADD COLUMN idempotency_key TEXT;
 ALTER TABLE runs ADD COLUMN request_sha256 BYTEA;
 ALTER TABLE runs ADD COLUMN last_seq INTEGER;
 ALTER TABLE runs ADD COLUMN log BYTEA;
+ALTER TABLE runs ADD COLUMN was_abandoned BOOLEAN DEFAULT false NOT NULL;
 -- It is compressed already, and hardly any query wants it.
 ALTER TABLE runs ALTER COLUMN log SET STORAGE external;
 ALTER TABLE runs DROP CONSTRAINT runs_status_check;
@@ -64,7 +65,7 @@ DROP INDEX runs_open_process_id_idx;
 CREATE INDEX runs_running_process_id_idx ON runs (process_id) WHERE status = 'running';
 ALTER TABLE runs DROP CONSTRAINT runs_status_check;
 ALTER TABLE runs ADD CONSTRAINT runs_status_check CHECK (status IN ('running', 'completed', 'stopped', 'failed'));
-ALTER TABLE runs DROP COLUMN language, DROP COLUMN stop_requested, DROP COLUMN idempotency_scope, DROP COLUMN idempotency_key, DROP COLUMN request_sha256, DROP COLUMN last_seq, DROP COLUMN log;
+ALTER TABLE runs DROP COLUMN language, DROP COLUMN stop_requested, DROP COLUMN idempotency_scope, DROP COLUMN idempotency_key, DROP COLUMN request_sha256, DROP COLUMN last_seq, DROP COLUMN log, DROP COLUMN was_abandoned;
 
 DELETE FROM messages WHERE NOT is_shown;
 UPDATE messages SET status = 'failed', error_code = 'interrupted' WHERE status = 'queued';

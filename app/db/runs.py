@@ -9,7 +9,19 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Integer, Interval, LargeBinary, Text, TextClause, Uuid, bindparam, select, text
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    Integer,
+    Interval,
+    LargeBinary,
+    Text,
+    TextClause,
+    Uuid,
+    bindparam,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,7 +43,7 @@ def _statement(script: str, **types: Any) -> TextClause:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """`last_seq` is None for a run that is open."""
+    """`last_seq` is None for a run that is open. `was_abandoned`: another process has ended it, with what its own had stored."""
 
     id: UUID
     session_id: str
@@ -39,6 +51,7 @@ class RunRow:
     process_id: UUID
     status: str
     last_seq: int | None
+    was_abandoned: bool
 
     @property
     def is_open(self) -> bool:
@@ -110,11 +123,14 @@ _PROMOTE = _statement(
 async def promote(session: AsyncSession, run_id: UUID) -> bool:
     """Let a queued run run, if it is the first of its session and none is running. It may be tried in a transaction of its own only."""
     try:
-        return (await session.execute(_PROMOTE, {"run_id": run_id})).first() is not None
+        promoted = (await session.execute(_PROMOTE, {"run_id": run_id})).first() is not None
     except IntegrityError as error:
         if "runs_one_running_a_session_key" in str(error.orig):
             return False
         raise
+    # It may have been promoted by an attempt whose success was not told.
+    status = select(_runs.c.status).where(_runs.c.id == run_id)
+    return promoted or (await session.execute(status)).scalar_one_or_none() == "running"
 
 
 async def request_stop(session: AsyncSession, run_ids: Sequence[UUID]) -> None:
@@ -140,12 +156,14 @@ class AnswerEnd:
     sources: Sequence[dict[str, Any]] = ()
     steps: Sequence[dict[str, Any]] = ()
     usage: dict[str, Any] | None = None
+    was_abandoned: bool = False
 
 
 _END = _statement(
     f"""
     WITH ended AS (
-        UPDATE runs SET status = :status, error_code = :error_code, ended_at = now(), last_seq = :last_seq, log = :log
+        UPDATE runs SET status = :status, error_code = :error_code, ended_at = now(), last_seq = :last_seq, log = :log,
+            was_abandoned = :was_abandoned
         WHERE id = :run_id AND {OPEN} RETURNING id, message_id
     ), unneeded AS (
         DELETE FROM run_lines USING ended WHERE run_lines.run_id = ended.id
@@ -159,6 +177,7 @@ _END = _statement(
     **dict.fromkeys(("sources", "steps", "usage"), JSONB(none_as_null=True)),
     last_seq=Integer(),
     log=LargeBinary(),
+    was_abandoned=Boolean(),
 )
 
 
@@ -175,6 +194,7 @@ async def end(session: AsyncSession, run_id: UUID, end: AnswerEnd) -> bool:
         "usage": end.usage,
         "last_seq": end.last_seq,
         "log": end.log,
+        "was_abandoned": end.was_abandoned,
     }
     return (await session.execute(_END, values)).first() is not None
 
@@ -266,11 +286,14 @@ async def called_off(session: AsyncSession, run_ids: Sequence[UUID]) -> Mapping[
 class Abandoned:
     run_id: UUID
     process_id: UUID
+    session_id: str
+    message_id: UUID
+    user_message_id: UUID
 
 
 _ABANDONED = _statement(
     f"""
-    SELECT id, process_id FROM runs WHERE {OPEN} AND (
+    SELECT id, process_id, session_id, message_id, user_message_id FROM runs WHERE {OPEN} AND (
         process_id = ANY (:silent) OR started_at < now() - :silence AND (
             process_id = :process_id AND id <> ALL (:running) OR process_id NOT IN (SELECT id FROM processes)))
     LIMIT :limit FOR UPDATE SKIP LOCKED

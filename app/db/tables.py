@@ -349,6 +349,7 @@ class Run(Table):
 
     `request_sha256` tells whether a request with the same `idempotency_key` is the same request. `log` is the whole log of a
     run that has ended, compressed; `last_seq` the number of its last line. The lines of one that has not are in `run_lines`.
+    `was_abandoned`: another process has ended it, with what its own had stored.
     """
 
     __tablename__ = "runs"
@@ -388,6 +389,7 @@ class Run(Table):
     request_sha256: Mapped[bytes | None]
     last_seq: Mapped[int | None]
     log: Mapped[bytes | None]
+    was_abandoned: Mapped[bool] = mapped_column(server_default=false())
     started_at: Mapped[datetime] = _created()
     ended_at: Mapped[datetime | None]
 

@@ -91,25 +91,27 @@ class RunLog:
     async def follow(self, *, after: int, reading: Reading) -> AsyncGenerator[Lines]:
         """The lines behind number `after`, to the end; those that are there together at once, if they are not very many.
 
-        A reader may be ahead of a closed log, when a process was killed that had sent more than it had stored: he gets its last
-        line. Raises `ReaderTooSlow`, and what the log is broken off with.
+        Whoever was not given the last line of a closed log as such gets it, however many lines he has: when a process was killed
+        it may have sent more than it had stored. Raises `ReaderTooSlow`, and what the log is broken off with.
         """
         loop = asyncio.get_running_loop()
         sent_bytes = sum(map(len, self._lines[:after]))
         may_be_behind_bytes = self._size_bytes - sent_bytes + reading.max_behind_bytes
+        has_end = self.closed and after == len(self._lines)
         self.readers += 1
         try:
             with reading.patience.limiting() as limit:
                 while True:
                     if len(self._lines) > after:
                         lines = self._lines[after : after + _MOST_LINES]
+                        has_end = self.closed and after + len(lines) == len(self._lines)
                         yield Lines(after + 1, lines)
                         after += len(lines)
                         sent_bytes += sum(map(len, lines))
                         if self._size_bytes - sent_bytes > may_be_behind_bytes:
                             raise ReaderTooSlow
                     elif self.closed:
-                        if after > len(self._lines):
+                        if not has_end:
                             yield Lines(len(self._lines), self._lines[-1:])
                         return
                     elif self._broken_off is not None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from app.db import processes, runs
 from app.db.engine import Sessions
 from app.db.runs import News
-from app.errors import DatabaseUnavailable, SessionErased, ShuttingDown
+from app.errors import DatabaseUnavailable, FreshetError, SessionErased, ShuttingDown
 from app.events import failure
 from app.runs.checkpoint import CHANNEL
 from app.runs.log import Lines, Reading, RunLog, split, unpack
@@ -78,27 +78,31 @@ class Mirrors:
         while True:
             await self._something_behind.wait()
             self._something_behind.clear()
-            after = {
-                run_id: mirror.log.last_seq
+            wanted = {
+                run_id: mirror
                 for run_id in self._behind
-                if (mirror := self._mirrors.get(run_id)) and not mirror.log.closed
+                if (mirror := self._mirrors.get(run_id)) is not None and not mirror.log.closed
             }
             self._behind.clear()
-            if not after:
+            if not wanted:
                 continue
+            after = {run_id: mirror.log.last_seq for run_id, mirror in wanted.items()}
             try:
                 async with self._sessions.read() as session:
                     news = await runs.news(session, after)
                 if self._is_new:
                     self._is_new = False
                     await self.tell_of_readers()
+                for one in news:
+                    # Not that of readers who have come since, which is empty and behind by itself.
+                    _take(wanted[one.run_id].log, one)
             except DatabaseUnavailable:
                 await asyncio.sleep(_RETRY_S)
-                self._is_behind(list(after))
-                continue
-            for one in news:
-                if (mirror := self._mirrors.get(one.run_id)) is not None:
-                    _take(mirror.log, one)
+                self._is_behind(list(wanted))
+            except Exception:  # a bug must cost these readers, not the process
+                logger.exception("%d runs could not be followed", len(wanted))
+                for mirror in wanted.values():
+                    mirror.log.break_off(_failed())
 
     async def tell_of_readers(self) -> None:
         """The processes that make the runs which are followed here."""
@@ -120,6 +124,10 @@ class Mirrors:
         self._behind.update(run_ids)
         if run_ids:
             self._something_behind.set()
+
+
+def _failed() -> FreshetError:
+    return FreshetError("The answer could not be followed any further. It has been noted.")
 
 
 def _stopping() -> ShuttingDown:

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from app.db import processes, runs
 from app.db.engine import Sessions
-from app.db.runs import AnswerEnd
+from app.db.runs import Abandoned, AnswerEnd
 from app.errors import DatabaseUnavailable, Interrupted
-from app.events import failure
+from app.events import PROTOCOL_VERSION, Start, failure
 from app.runs.checkpoint import CHANNEL
 from app.runs.mirrors import Mirrors
 from app.runs.runner import Runner
@@ -91,7 +91,7 @@ class Heartbeat:
                     return
                 lines = await runs.lines_of(session, [one.run_id for one in left])
                 for one in left:
-                    await runs.end(session, one.run_id, _interrupted(lines[one.run_id]))
+                    await runs.end(session, one.run_id, _interrupted(one, lines[one.run_id]))
                 told = sorted({one.process_id.hex for one in left})
                 await processes.tell(session, CHANNEL, [f"lines {process_id}" for process_id in told])
             logger.warning(
@@ -99,11 +99,20 @@ class Heartbeat:
             )
 
 
-def _interrupted(lines: Sequence[bytes]) -> AnswerEnd:
+def _interrupted(run: Abandoned, lines: Sequence[bytes]) -> AnswerEnd:
+    if not lines:
+        start = Start(
+            run_id=str(run.run_id),
+            session_id=run.session_id,
+            message_id=str(run.message_id),
+            user_message_id=str(run.user_message_id),
+            protocol=PROTOCOL_VERSION,
+        )
+        lines = start.lines(1)
     draft = Draft.of_lines(lines)
     for step in draft.steps.values():
         if step["status"] == "running":
             step["status"] = "failed"
     error = Interrupted()
     log = [*lines, *failure(error).lines(len(lines) + 1)]
-    return draft.end("failed", log=log, error_code=error.code)
+    return draft.end("failed", log=log, error_code=error.code, was_abandoned=True)

@@ -99,16 +99,25 @@ class RunService:
 
     async def resume(
         self, session_id: str, viewer: Viewer, *, run_id: UUID | None, after: int
-    ) -> Followed | None:
-        """The run, or the newest of the session; None if there is nothing behind `after` and never will be. Raises `NotFound`."""
+    ) -> tuple[Followed, int] | None:
+        """The run, or the newest of the session, and behind which of its lines it is to be followed; None if there is nothing behind
+        `after` and never will be. Raises `NotFound`.
+
+        The last event of a run that was abandoned is always there again: the one that its reader has by that number may be another,
+        which its process had sent and not stored.
+        """
         async with self._database.read() as session:
             await require_visible(session, session_id, viewer)
             row = await runs.find(session, session_id, run_id)
         if row is None and run_id is not None:
             raise NotFound("run", run_id)
-        if row is None or not (row.is_open or row.last_seq not in (None, after)):
+        if row is None:
             return None
-        return self.followed(row)
+        if row.was_abandoned and row.last_seq == after:
+            after -= 1
+        if row.last_seq == after or (not row.is_open and row.last_seq is None):
+            return None
+        return self.followed(row), after
 
     async def last_event(self, followed: Followed) -> LastEvent:
         """Waits for the end of the run."""

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,15 +29,6 @@ from tests.api.turns import (
 )
 from tests.conftest import RunningServer, Serve
 from tests.scripted_model import ScriptedModel
-
-
-@pytest.fixture
-async def elsewhere(
-    serve: Serve, settings: Settings, server: RunningServer
-) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client of a second process on the same database."""
-    async with serve(settings) as another, another.client() as http:
-        yield http
 
 
 async def test_who_left_takes_up_the_answer_where_it_was_and_misses_nothing(

@@ -20,7 +20,7 @@ from app.db.runs import NewLines
 from app.db.sessions import open_session
 from app.db.tables import Run as RunRow
 from app.errors import Interrupted
-from app.events import Done, Tokens, TokenUsage, failure
+from app.events import Done, Start, Tokens, TokenUsage, failure
 from app.llm.protocols import Finish, Usage
 from app.patience import Patience
 from app.resources import open_resources
@@ -30,6 +30,7 @@ from app.services.chat import Asked
 from app.services.runs import Followed
 from app.services.viewer import ANONYMOUS
 from app.settings import Settings
+from tests.api.turns import resumed
 from tests.conftest import RunningServer, Serve
 from tests.db.test_conversations import blocked
 from tests.scripted_model import ScriptedModel
@@ -237,16 +238,24 @@ async def fails_with(kind: type[Exception], work: Callable[[], Awaitable[None]])
 
 
 async def accept_elsewhere(
-    sessions: Sessions, server: RunningServer, session_id: str, *, ago: timedelta
+    sessions: Sessions, server: RunningServer, session_id: str, *, ago: timedelta, had_begun: bool = True
 ) -> UUID:
     """The run, of a process that has never shown a heartbeat and has kept what it said."""
     assistant = await server.resources.assistants.create(name="Public")
     run = NewRun(uuid4(), uuid4(), session_id, assistant.id, uuid4(), uuid4(), None, "running")
-    said = [*Tokens(["Half ", "of it"]).lines(1)]
+    start = Start(
+        run_id=str(run.id),
+        session_id=session_id,
+        message_id=str(run.answer_id),
+        user_message_id=str(run.question_id),
+        protocol=1,
+    )
+    said = [*start.lines(1), *Tokens(["Half ", "of it"]).lines(2)] if had_begun else []
     async with sessions.begin() as session:
         await open_session(session, session_id, user_id=None, assistant_id=assistant.id)
         await conversations.add_turn(session, run, "Are you there?")
-        await runs.add_lines(session, [NewLines(run.id, 1, len(said), b"".join(said))])
+        if said:
+            await runs.add_lines(session, [NewLines(run.id, 1, len(said), b"".join(said))])
         await session.execute(update(RunRow).values(started_at=func.now() - ago))
     return run.id
 
@@ -258,15 +267,35 @@ async def test_the_runs_of_a_process_that_was_killed_are_ended_by_another_and_th
     settings = with_heartbeat(settings, 0.05)
     with anyio.fail_after(15):
         async with serve(settings) as server, server.client() as client:
-            await accept_elsewhere(sessions, server, session_id, ago=timedelta(hours=1))
-            history = f"/api/v1/chat/{session_id}/history"
-            while (answer := (await client.get(history)).json()["messages"][1])["status"] == "running":  # noqa: ASYNC110  # seen from outside
-                await anyio.sleep(0.02)
+            run_id = await accept_elsewhere(sessions, server, session_id, ago=timedelta(hours=1))
+            # One that follows it meanwhile is told.
+            followed = await resumed(client, session_id)
+            again_from = {
+                after: await resumed(client, session_id, after=after, run_id=run_id) for after in (3, 4, 9)
+            }
+            answer = (await client.get(f"/api/v1/chat/{session_id}/history")).json()["messages"][1]
             body = {"message": "Go", "assistant_id": "public", "session_id": session_id}
             again = await client.post(STREAM, json=body)
     assert (answer["status"], answer["error_code"]) == ("failed", "interrupted")
     assert answer["text"] == "Half of it"
+    assert [event["type"] for event in followed] == ["start", "token", "token", "error"]
+    assert followed[-1]["code"] == "interrupted"
+    # It may have sent four lines of which it had stored three, or more.
+    assert again_from == {3: followed[3:], 4: followed[3:], 9: followed[3:]}
     assert json.loads(again.text.splitlines()[-1])["type"] == "done"
+
+
+async def test_an_answer_that_was_interrupted_before_anything_was_stored_is_a_whole_stream_all_the_same(
+    serve: Serve, settings: Settings, sessions: Sessions
+):
+    session_id = str(uuid4())
+    with anyio.fail_after(15):
+        async with serve(with_heartbeat(settings, 0.05)) as server, server.client() as client:
+            run_id = await accept_elsewhere(
+                sessions, server, session_id, ago=timedelta(hours=1), had_begun=False
+            )
+            start, error = await resumed(client, session_id)
+    assert (start["type"], start["run_id"], error["code"]) == ("start", str(run_id), "interrupted")
 
 
 @pytest.mark.parametrize("signal", ["first", "second"])

@@ -1,7 +1,6 @@
 """An answer is stopped: from here, from another process, before it began, and after it has ended."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import anyio
@@ -12,14 +11,6 @@ from app.settings import Settings
 from tests.api.turns import answered, asked, gated, history, opened, public, resumed
 from tests.conftest import RunningServer, Serve
 from tests.scripted_model import ScriptedModel
-
-
-@pytest.fixture
-async def elsewhere(
-    serve: Serve, settings: Settings, server: RunningServer
-) -> AsyncGenerator[httpx.AsyncClient]:
-    async with serve(settings) as another, another.client() as http:
-        yield http
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])

@@ -357,7 +357,8 @@ async def test_queued_runs_follow_in_the_order_of_their_questions(
 
     assert [await promote(run) for run in (second, third)] == [False, False]
     await conversation.end(first, ended("completed", "One."))
-    assert [await promote(run) for run in (third, second, second, third)] == [False, True, False, False]
+    # A second attempt may follow one whose success was not told.
+    assert [await promote(run) for run in (third, second, second, third)] == [False, True, True, False]
     await conversation.end(second, ended("stopped", "Two."))
     assert await promote(third)
     statuses = [message.status for message in await conversation.page() if message.role == "assistant"]

@@ -185,10 +185,23 @@ async def test_what_was_stored_of_a_log_counts_and_who_is_ahead_of_it_gets_its_l
                 readers.start_soon(follow, after)
             await anyio.wait_all_tasks_blocked()
             log.settle(stored)
-    # The first has been given all four before; the second had three, and so what is stored as the third.
-    assert found[0][:4] == [1, 2, 3, 4]
     assert found == {0: [1, 2, 3, 4, 3], 3: [4, 3], 4: [3]}
     assert log.closed
+
+
+async def test_who_has_as_many_lines_as_what_was_stored_is_told_the_end_and_who_has_that_is_not():
+    log = RunLog()
+    log.append(Tokens(["a", "b", "c"]))
+    stored = [*log.lines_after(0)[:2], *failure(Interrupted()).lines(3)]
+    with anyio.fail_after(5):
+        async with aclosing(log.follow(after=0, reading=reading())) as batches:
+            assert len((await anext(batches)).lines) == 3
+            log.settle(stored)
+            assert (await anext(batches)) == (3, stored[2:])
+            with pytest.raises(StopAsyncIteration):
+                await anext(batches)
+    assert await seqs(log, 3) == []
+    assert await seqs(log, 2) == [3]
 
 
 async def test_who_falls_behind_is_cut_off_and_who_comes_late_is_not():

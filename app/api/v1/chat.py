@@ -268,9 +268,10 @@ async def resume(
 ) -> Response:
     """Take up an answer behind the last event that came: what was missed, then live to its end, from whichever process, also when it has ended."""
     behind = after if after is not None else int(last_event_id or 0)
-    followed = await runs.resume(session_id, viewer, run_id=run_id, after=behind)
-    if followed is None:
+    resumed = await runs.resume(session_id, viewer, run_id=run_id, after=behind)
+    if resumed is None:
         return Response(status_code=204)
+    followed, behind = resumed
     return EventStream(followed, form_of(accept), after=behind)
 
 
