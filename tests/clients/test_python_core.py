@@ -224,24 +224,10 @@ def test_a_last_event_ends_the_answer_though_its_place_has_been_taken(seq: int) 
     assert following.ended
 
 
-def test_an_answer_that_is_said_to_have_ended_is_asked_for_its_last_event() -> None:
-    following = opened(asking())
-    assert seqs(following, START, token(2), token(3)) == [1, 2, 3]
-    following.broke()
-    following.next_request()
-    assert following.refused(204, {}, b"") == 0
-
-    assert following.next_request().query["after"] == 2
-    following.opened(HEAD)
-    assert seqs(following, interrupted(3)) == [3]
-    assert following.ended
-
-
 def test_an_answer_that_nobody_knows_any_more_is_no_answer_without_an_end() -> None:
     following = opened(asking())
     assert seqs(following, START) == [1]
     following.broke()
-    following.refused(204, {}, b"")
 
     with pytest.raises(Disconnected):
         following.refused(204, {}, b"")

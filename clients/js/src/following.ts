@@ -22,7 +22,6 @@ export class Following {
   readonly #question: Call | null;
   #lines = new LineSplitter();
   #isKnownToExist = false;
-  #readsLastAgain = false;
 
   /** With a `question`, its answer from the beginning; without, what comes after `lastSeq` of the session's run. */
   constructor(
@@ -42,7 +41,7 @@ export class Following {
   nextRequest(): Call {
     this.#lines = new LineSplitter();
     if (this.#question && this.runId === null) return this.#question;
-    return resume(this.sessionId ?? "", this.runId, this.#readsLastAgain ? this.lastSeq - 1 : this.lastSeq);
+    return resume(this.sessionId ?? "", this.runId, this.lastSeq);
   }
 
   /** The status is 200. */
@@ -82,15 +81,8 @@ export class Following {
   /** The status is not 200. Milliseconds until the next connection; throws `RequestRefused` if none is of use. */
   refused(status: number, headers: Headers, body: string): number {
     if (status !== 204) return refused(this.#patience, status, headers, body);
-    if (!this.#isKnownToExist) {
-      this.ended = true;
-      return 0;
-    }
-    // The run was ended for its killed process, by an event that takes the place of the last that was seen.
-    if (this.#readsLastAgain || this.lastSeq === 0) {
-      throw this.#disconnected("The server has nothing more of this answer.");
-    }
-    this.#readsLastAgain = true;
+    if (this.#isKnownToExist) throw this.#disconnected("The server has nothing more of this answer.");
+    this.ended = true;
     return 0;
   }
 

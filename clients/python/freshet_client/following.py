@@ -38,7 +38,6 @@ class Following:
         self._question = question
         self._lines = LineSplitter()
         self._is_known_to_exist = False
-        self._reads_last_again = False
         self.session_id = session_id
         self.run_id = run_id
         self.last_seq = after
@@ -48,8 +47,7 @@ class Following:
         self._lines = LineSplitter()
         if self._question is not None and self.run_id is None:
             return self._question
-        after = self.last_seq - 1 if self._reads_last_again else self.last_seq
-        return requests.resume(self.session_id or "", self.run_id, after)
+        return requests.resume(self.session_id or "", self.run_id, self.last_seq)
 
     def opened(self, headers: Mapping[str, str]) -> None:
         """The status is 200."""
@@ -93,13 +91,9 @@ class Following:
         """The status is not 200. Seconds until the next connection; `RequestRefused` if none is of use."""
         if status != 204:
             return refused(self._patience, status, headers, body)
-        if not self._is_known_to_exist:
-            self.ended = True
-            return 0
-        # The run was ended for its killed process, by an event that takes the place of the last that was seen.
-        if self._reads_last_again or self.last_seq == 0:
+        if self._is_known_to_exist:
             raise self._disconnected("The server has nothing more of this answer.")
-        self._reads_last_again = True
+        self.ended = True
         return 0
 
     def _is_about(self, session_id: str | None, run_id: str | None) -> None:
