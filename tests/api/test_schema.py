@@ -9,8 +9,8 @@ import httpx
 from tests.conftest import RunningServer
 
 # Whether a body that fits its schema can also be meant (a collection that exists, a file that is one) no schema can say. In a
-# multipart form everything is text: there is no type that a field could violate. And a session may be named "stream", so
-# that DELETE is taken at the path of POST, as `Allow` says.
+# multipart form everything is text: there is no type that a field could violate. And a session may be named "stream" or
+# "events.schema.json", so that DELETE is taken at those paths too, as `Allow` says.
 _CONFIGURATION = """
 checks.positive_data_acceptance.enabled = false
 
@@ -21,6 +21,10 @@ checks.negative_data_rejection.enabled = false
 
 [[operations]]
 include-path = "/api/v1/chat/stream"
+checks.allow_header_conformance.enabled = false
+
+[[operations]]
+include-path = "/api/v1/chat/events.schema.json"
 checks.allow_header_conformance.enabled = false
 """
 
