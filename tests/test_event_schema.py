@@ -56,7 +56,7 @@ def test_an_event_fits_also_with_fields_of_a_newer_version_and_not_without_its_o
     assert _misfits(event) == []
     assert _misfits({**event, "newer": 1}) == []
     for field in event:
-        optional = field in {"duration", "payload"}
+        optional = field in {"duration", "payload", "model"}
         left = {name: value for name, value in event.items() if name != field}
         assert bool(_misfits(left)) is not optional, field
 

@@ -87,8 +87,13 @@ _LOST = (
     asyncpg.InterfaceError,
     OSError,
 )
-# A full disk and the like, and a database that is only to be read: both pass.
-_REFUSED = (asyncpg.InsufficientResourcesError, asyncpg.ReadOnlySQLTransactionError)
+# A full disk and the like, a database that is only to be read, a transaction that was in another's way: all of these pass.
+_REFUSED = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
 
 
 @contextmanager

@@ -214,7 +214,7 @@ _ADD_LINES = _statement(
     f"""
     INSERT INTO run_lines (run_id, first_seq, last_seq, lines)
     SELECT given.* FROM unnest(:run_ids, :first_seqs, :last_seqs, :lines) AS given (run_id, first_seq, last_seq, lines)
-    JOIN runs ON runs.id = given.run_id WHERE runs.{OPEN} FOR KEY SHARE OF runs
+    JOIN runs ON runs.id = given.run_id WHERE runs.{OPEN} ORDER BY runs.id FOR KEY SHARE OF runs
     ON CONFLICT (run_id, first_seq) DO UPDATE SET last_seq = excluded.last_seq, lines = excluded.lines
     RETURNING run_id
     """,

@@ -88,6 +88,8 @@ class SessionService:
         the rows are deleted as well. Raises `NotFound` for another user's session."""
         async with self._database.begin() as session:
             await require_visible(session, session_id, viewer)
+            # Before its runs, as a new turn does: two that take them in opposite order would wait for each other.
+            await sessions.hold(session, session_id)
             made = await runs.open_of_session(session, session_id)
             if made:
                 await self._runs.ask_to_stop(session, list(made))

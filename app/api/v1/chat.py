@@ -245,6 +245,7 @@ async def ask(
 
 @router.get(
     "/{session_id}/stream",
+    status_code=200,
     response_class=EventStream,
     responses={
         200: _STREAMED,
