@@ -64,7 +64,9 @@ class _Server(DrainingServer):
             await super().startup(sockets)
         except OSError as error:
             raise _port_taken(self.config.host, self.config.port, error) from error
-        self._announce()
+        # Whoever stops it while it starts has closed the listener, whose address would be told.
+        if not self.should_exit:
+            self._announce()
 
 
 def _serve_here(settings: Settings, terminal: Terminal, *, welcome: bool) -> None:

@@ -6,12 +6,16 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from anyio import to_thread
+
 from app.errors import FreshetError, ReaderTooSlow
 from app.events import Event
 from app.patience import Patience
 
 # What a reader who is behind is given at once.
 _MOST_LINES = 512
+# Compressing takes about 1 ms for each 100 kB, for which the loop may be kept.
+_PACKED_IN_PLACE_BYTES = 200_000
 
 
 class Lines(NamedTuple):
@@ -132,9 +136,12 @@ class RunLog:
                 self._left()
 
 
-def pack(lines: Sequence[bytes]) -> bytes:
-    """A whole log as one compressed value. Takes about 1 ms for each 100 kB."""
-    return zlib.compress(b"".join(lines))
+async def pack(lines: Sequence[bytes]) -> bytes:
+    """A whole log as one compressed value."""
+    text = b"".join(lines)
+    if len(text) > _PACKED_IN_PLACE_BYTES:
+        return await to_thread.run_sync(zlib.compress, text)
+    return zlib.compress(text)
 
 
 def unpack(packed: bytes) -> list[bytes]:

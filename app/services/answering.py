@@ -121,7 +121,7 @@ class Answering:
             tokens = {"input": usage.input_tokens, "output": usage.output_tokens} if usage is not None else {}
             last.append(whole.completed(tokens=tokens) if tokens else whole.completed())
         lines = _encoded([*last, outcome.last], after=run.log.last_seq)
-        end = draft.end(
+        end = await draft.end(
             outcome.status,
             log=[*run.log.lines_after(0), *lines],
             finish_reason=outcome.finish_reason,
@@ -135,7 +135,10 @@ class Answering:
             else:
                 await self._settle(run)
         except AnswerNotStored as error:
-            run.log.extend(_encoded([*last, failure(error)], after=run.log.last_seq), closed=True)
+            if outcome.status != "failed":
+                # Else its readers are told why it failed: that this could not be stored is nothing that they could act on.
+                lines = _encoded([*last, failure(error)], after=run.log.last_seq)
+            run.log.extend(lines, closed=True)
         finally:
             self._checkpointer.forget(run)
 

@@ -59,12 +59,12 @@ class Draft:
             for step, began in reversed(self._open.values())
         ]
 
-    def end(self, status: str, *, log: Sequence[bytes], **rest: Any) -> AnswerEnd:
+    async def end(self, status: str, *, log: Sequence[bytes], **rest: Any) -> AnswerEnd:
         return AnswerEnd(
             status=status,
             # A model may say NUL, which PostgreSQL does not take in a text.
             text="".join(self.texts).replace("\0", ""),
-            log=pack(log),
+            log=await pack(log),
             last_seq=len(log),
             sources=self.sources,
             steps=list(self.steps.values()),

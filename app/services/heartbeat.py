@@ -91,7 +91,7 @@ class Heartbeat:
                     return
                 lines = await runs.lines_of(session, [one.run_id for one in left])
                 for one in left:
-                    await runs.end(session, one.run_id, _interrupted(one, lines[one.run_id]))
+                    await runs.end(session, one.run_id, await _interrupted(one, lines[one.run_id]))
                 told = sorted({one.process_id.hex for one in left})
                 await processes.tell(session, CHANNEL, [f"lines {process_id}" for process_id in told])
             logger.warning(
@@ -99,7 +99,7 @@ class Heartbeat:
             )
 
 
-def _interrupted(run: Abandoned, lines: Sequence[bytes]) -> AnswerEnd:
+async def _interrupted(run: Abandoned, lines: Sequence[bytes]) -> AnswerEnd:
     if not lines:
         start = Start(
             run_id=str(run.run_id),
@@ -115,4 +115,4 @@ def _interrupted(run: Abandoned, lines: Sequence[bytes]) -> AnswerEnd:
             step["status"] = "failed"
     error = Interrupted()
     log = [*lines, *failure(error).lines(len(lines) + 1)]
-    return draft.end("failed", log=log, error_code=error.code, was_abandoned=True)
+    return await draft.end("failed", log=log, error_code=error.code, was_abandoned=True)

@@ -18,10 +18,11 @@ import httpx
 import pytest
 from anyio import to_thread
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from app.db import migrations
 from app.db.embedded import EmbeddedPostgres
-from app.db.engine import create_engine
+from app.db.engine import Sessions, create_engine
 from app.errors import DatabaseUnavailable
 from app.events import Tokens
 from app.llm.protocols import Finish, Usage, Vector
@@ -31,6 +32,7 @@ from app.runs.log import Reading, RunLog
 from app.services.chat import Asked
 from app.services.viewer import ANONYMOUS
 from app.settings import ChatSettings, DatabaseSettings, Settings
+from tests.api.turns import answered, asked, gated, opened, public, resumed
 from tests.conftest import RunningServer, Serve
 from tests.scripted_model import ScriptedModel, says
 from tests.words_embedder import WordsEmbedder
@@ -341,3 +343,69 @@ async def test_a_line_that_comes_with_the_end_of_the_readers_patience_is_not_los
             # Held up like this, the loop finds both timers due at once, that of the patience first.
             threading.Event().wait(0.05)
             assert len((await first).lines) == 1
+
+
+async def test_a_restart_of_the_database_costs_no_reader_a_line(
+    serve: Serve, of_its_own: Settings, postgres: Postgres, model: ScriptedModel
+):
+    """Neither here nor in another process, which listens again by itself."""
+    gate, last = gated(model, "One", " two", " three")
+    with anyio.fail_after(40):
+        async with (
+            serve(of_its_own) as server,
+            serve(of_its_own) as another,
+            server.client() as client,
+            another.client() as elsewhere,
+            asked(client, await public(server)) as stream,
+        ):
+            seen = await stream.until("token")
+            url = f"/api/v1/chat/{stream.session_id}/stream"
+            async with opened(elsewhere, "GET", url) as other:
+                assert await other.until("token") == seen
+                await postgres.stop()
+                gate.set()
+                middle = await stream.until("token", content=" two")
+                await postgres.start()
+                assert await other.until("token", content=" two") == middle
+                last.set()
+                rest = await stream.rest()
+                assert await other.rest() == rest
+            assert await resumed(client, stream.session_id) == [*seen, *middle, *rest]
+    assert rest[-1]["type"] == "done"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "could not extend file: No space left on device' USING ERRCODE = 'disk_full",
+        "cannot execute UPDATE in a read-only transaction' USING ERRCODE = 'read_only_sql_transaction",
+    ],
+)
+async def test_an_answer_that_the_database_refuses_ends_with_an_error_or_is_kept_when_it_takes_it(
+    serve: Serve, settings: Settings, sessions: Sessions, model: ScriptedModel, refusal: str
+):
+    chat = settings.chat.model_copy(update={"store_retry_s": 0.3})
+    async with sessions.begin() as session:
+        await session.execute(
+            text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$"
+                f" BEGIN RAISE EXCEPTION '{refusal}'; END $$"
+            )
+        )
+    refuse = "CREATE TRIGGER refusal BEFORE UPDATE ON messages EXECUTE FUNCTION refuse()"
+    with anyio.fail_after(20):
+        async with serve(replace(settings, chat=chat)) as server, server.client() as client:
+            slug = await public(server)
+            async with sessions.begin() as session:
+                await session.execute(text(refuse))
+            error = (await answered(client, slug))[-1]
+            assert (error["type"], error["code"]) == ("error", "answer_not_stored")
+            async with sessions.begin() as session:
+                await session.execute(text("ALTER TABLE messages DISABLE TRIGGER refusal"))
+            assert (await answered(client, slug))[-1]["type"] == "done"
+            async with sessions.begin() as session:
+                await session.execute(text("DROP TRIGGER refusal ON messages"))
+                await session.execute(
+                    text("CREATE TRIGGER refusal BEFORE INSERT ON messages EXECUTE FUNCTION refuse()")
+                )
+            assert_away(await client.post(STREAM, json={"message": "Go", "assistant_id": slug}))

@@ -228,6 +228,7 @@ async def test_whoever_reads_a_log_that_is_broken_off_is_told_why():
             await anext(batches)
 
 
-def test_a_packed_log_holds_the_same_lines():
-    lines = [*Tokens(["a", "\n\u2028", "é"]).lines(1), *DONE.lines(4)]
-    assert unpack(pack(lines)) == lines
+@pytest.mark.parametrize("times", [1, 20_000])
+async def test_a_packed_log_holds_the_same_lines(times: int):
+    lines = [*Tokens(["a", "\n\u2028", "é"] * times).lines(1), *DONE.lines(3 * times + 1)]
+    assert unpack(await pack(lines)) == lines
