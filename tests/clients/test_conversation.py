@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import re
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -255,3 +257,30 @@ async def test_what_answers_in_other_words_is_no_server_of_ours() -> None:
 def test_an_address_without_its_scheme_is_refused_at_once(address: str) -> None:
     with pytest.raises(ValueError, match="http"):
         Freshet(address)
+
+
+async def test_the_examples_of_the_documentation_run(
+    server: RunningServer, model: ScriptedModel, assistant: str, tmp_path: Path
+) -> None:
+    root = Path(__file__).parents[2]
+    replaced = {
+        "http://127.0.0.1:8000": server.url,
+        "freshet-docs": assistant,
+        '"freshet-client"': json.dumps(str(root / "clients" / "js" / "src" / "index.ts")),
+    }
+    page = (root / "docs" / "clients.md").read_text()
+    for written, real in replaced.items():
+        page = page.replace(written, real)
+    (tmp_path / "example.py").write_text(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0])
+    (tmp_path / "example.mjs").write_text(re.findall(r"```js\n(.*?)```", page, re.DOTALL)[0])
+    model.script = lambda prompt: says("Said to: ", prompt.question)
+
+    with anyio.fail_after(20):
+        of_python = await anyio.run_process(
+            [sys.executable, str(tmp_path / "example.py")],
+            env={"PYTHONPATH": str(root / "clients" / "python")},
+        )
+        of_node = await anyio.run_process([str(NODE), str(tmp_path / "example.mjs")])
+
+    assert of_python.stdout.decode() == "Said to: What is Freshet?Said to: Who sees it? []\n"
+    assert of_node.stdout.decode() == "Said to: \nWhat is Freshet?\nSaid to: Who sees it? []\n"

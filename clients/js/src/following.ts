@@ -64,7 +64,7 @@ export class Following {
       this.ended = line.type === "done" || line.type === "error";
       if (line.seq <= this.lastSeq && !this.ended) continue;
       this.#patience.renew();
-      this.lastSeq = Math.max(line.seq, this.lastSeq);
+      this.lastSeq = line.seq;
       if (line.type === "start") this.#isAbout(line.session_id, line.run_id);
       yield line;
       if (this.ended) return;

@@ -31,7 +31,7 @@ export class Patience {
     if (this.#failures === 0) this.#failingSince = now;
     const doubledMs = Math.min(this.#retry.firstDelayMs * 2 ** this.#failures, this.#retry.longestDelayMs);
     this.#failures += 1;
-    const pauseMs = Math.max(doubledMs * (0.5 + Math.random() / 2), atLeastMs);
+    const pauseMs = atLeastMs + doubledMs * (0.5 + Math.random() / 2);
     return now + pauseMs - this.#failingSince > this.#retry.giveUpAfterMs ? null : pauseMs;
   }
 }

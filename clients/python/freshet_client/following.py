@@ -73,7 +73,7 @@ class Following:
             if event.seq <= self.last_seq and not self.ended:
                 continue
             self._patience.renew()
-            self.last_seq = max(event.seq, self.last_seq)
+            self.last_seq = event.seq
             if isinstance(event, Start):
                 self._is_about(event.session_id, event.run_id)
             yield event

@@ -40,11 +40,11 @@ class Patience:
         now = self._clock()
         if self._failures == 0:
             self._failing_since = now
-        longest_s = self._retry.longest_delay_s
-        # The exponent is bounded as a float is: 0.001 s doubles 30 times in a fortnight.
-        doubled_s = min(self._retry.first_delay_s * 2 ** min(self._failures, 30), longest_s)
+        # Without a limit of time there may be more failures than a float has powers of two.
+        doubled_s = self._retry.first_delay_s * 2 ** min(self._failures, 100)
         self._failures += 1
-        pause_s = max(doubled_s * random.uniform(0.5, 1), at_least_s)  # noqa: S311  # it spreads load, and hides nothing
+        by_chance_s = min(doubled_s, self._retry.longest_delay_s) * random.uniform(0.5, 1)  # noqa: S311  # it spreads load, and hides nothing
+        pause_s = at_least_s + by_chance_s
         return None if now + pause_s - self._failing_since > self._retry.give_up_after_s else pause_s
 
 
