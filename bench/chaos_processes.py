@@ -1,0 +1,88 @@
+"""Whether a process leaves something behind: tasks, files and sockets, connections to the database, memory."""
+
+import asyncio
+from collections.abc import Iterator
+
+from bench.chaos_servers import Life, Server, open_files, tasks_of
+from bench.chaos_world import POOL, World
+from bench.machine import rss_bytes
+
+# The connections of the pool, and the one that listens, are opened when they are first needed.
+_FILES_SLACK = POOL + 2
+# What is being done at any moment: a beat, a read for the mirrors.
+_TASKS_SLACK = 4
+_MEMORY_FACTOR = 2.0
+_SETTLING_TRIES = 60
+_EXPECTED = ("ERROR", "CRITICAL", "Traceback")
+
+
+class Processes:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._seen: dict[int, Life] = {}
+        self._memory: dict[int, int] = {}
+
+    async def problems(self) -> list[str]:
+        """When nothing goes on."""
+        found: list[str] = []
+        # Connections to the model that are kept for the next call are none that was left behind.
+        for connection in list(self._world.upstream.connections):
+            connection.transport.close()
+        for server in self._world.servers:
+            found += self._of_log(server)
+            life = server.life
+            if life is None or not server.running:
+                found.append(f"server {server.number} has ended by itself:\n{server.tail_of_log()}")
+                server.start()
+                await server.ready()
+                continue
+            found += await self._of_process(server, life)
+        connections = await self._connections()
+        if connections > (most := len(self._world.servers) * (POOL + 1)):
+            found.append(f"{connections} connections to the database are open, more than {most}")
+        return found
+
+    async def _of_process(self, server: Server, life: Life) -> list[str]:
+        pid = life.process.pid
+        life.programmes += 1
+        self._seen[pid] = life
+        files = tasks = 0
+        for _ in range(_SETTLING_TRIES):
+            files, tasks = open_files(pid), await tasks_of(server)
+            if files <= life.files_at_first + _FILES_SLACK and tasks <= life.tasks_at_first + _TASKS_SLACK:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            began = f"{life.files_at_first} and {life.tasks_at_first}"
+            now = f"{files} open files and {tasks} tasks after {life.programmes} programmes"
+            return [f"server {server.number} has {now}, and began with {began}"]
+        self._memory[pid] = rss_bytes([pid])
+        if life.programmes > 1 and self._memory[pid] > _MEMORY_FACTOR * life.memory_at_first:
+            return [
+                f"server {server.number} has grown from {life.memory_at_first} to {self._memory[pid]} bytes"
+            ]
+        return []
+
+    def _of_log(self, server: Server) -> Iterator[str]:
+        lines = server.new_lines_of_log()
+        for place, line in enumerate(lines):
+            if " ERROR " in line or " CRITICAL " in line or (line.startswith("Traceback") and not place):
+                rest = "\n".join(lines[place : place + 60])
+                yield f"server {server.number} says: {rest}"
+                return
+
+    async def _connections(self) -> int:
+        connection = await self._world.connect()
+        count = await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        await connection.close()
+        return int(count)
+
+    def summary(self) -> Iterator[str]:
+        for pid, life in self._seen.items():
+            if life.programmes > 1:
+                yield (
+                    f"process {pid}: {life.programmes} programmes, {life.memory_at_first / 2**20:.0f} MiB at first,"
+                    f" {self._memory.get(pid, 0) / 2**20:.0f} MiB at last"
+                )
