@@ -13,7 +13,7 @@ from anyio import to_thread
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import embedders, migrations, notifications
+from app.db import embedders, migrations, notifications, processes
 from app.db.engine import Sessions, create_engine
 from app.errors import DatabaseUnavailable, ShuttingDown, StartupRefused
 from app.ingest.convert import ConversionLimits, Converter
@@ -22,7 +22,7 @@ from app.llm.extractive import ExtractiveModel
 from app.llm.minilm import MiniLM
 from app.llm.protocols import ChatModel, Embedder
 from app.patience import Patience
-from app.runs.checkpoint import CHANNEL, Checkpointer
+from app.runs.checkpoint import Checkpointer
 from app.runs.log import Reading
 from app.runs.mirrors import Mirrors
 from app.runs.runner import Runner
@@ -179,13 +179,14 @@ async def _answers(
             mirrors.keep_up(),
             notifications.listen(
                 listening,
-                CHANNEL,
+                processes.CHANNEL,
                 heard=runs.heard,
                 connected=runs.connected,
                 check_every_s=settings.process_heartbeat_s,
             ),
         ):
             stack.callback(tasks.create_task(part).cancel)
+        stack.push_async_callback(checkpointer.say_last_words)
         await stack.enter_async_context(runner)
         chat = ChatService(database, runner, runs, answering, process_id)
         yield Answers(runner=runner, mirrors=mirrors, runs=runs, chat=chat, sessions=sessions)

@@ -85,6 +85,8 @@ _LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
+    # What asyncpg says when the server goes while a statement is being prepared.
+    asyncpg.InternalClientError,
     OSError,
 )
 # A full disk and the like, a database that is only to be read, a transaction that was in another's way: all of these pass.

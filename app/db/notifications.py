@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -50,14 +48,8 @@ async def listen(
                     # Closing it would say good-bye to a server that may not be there; and it would be awaited in clean-up.
                     driver.terminate()
                     await connection.invalidate()  # noqa: ASYNC102  # the driver's connection is closed: nothing is waited for
-        except (
-            SQLAlchemyError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-            OSError,
-            TimeoutError,
-        ) as error:
-            logger.info("listening to the other processes was interrupted: %s", error)
+        except Exception as error:  # noqa: BLE001  # a server that goes shows in the driver's many ways: none may cost the process
+            logger.info("listening to the other processes was interrupted: %r", error)
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 

@@ -12,14 +12,11 @@ from app.db.engine import Sessions
 from app.db.runs import News
 from app.errors import DatabaseUnavailable, FreshetError, SessionErased, ShuttingDown
 from app.events import failure
-from app.runs.checkpoint import CHANNEL
 from app.runs.log import Lines, Reading, RunLog, split, unpack
 
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
-# A message has less than 8,000 bytes.
-IDS_A_MESSAGE = 200
 
 
 class _Mirror:
@@ -41,6 +38,11 @@ class Mirrors:
         self._something_behind = asyncio.Event()
         self._is_new = False
         self._draining = False
+
+    @property
+    def process_ids(self) -> set[UUID]:
+        """Those that make, or made, what is followed here."""
+        return {mirror.process_id for mirror in self._mirrors.values() if not mirror.log.closed}
 
     @property
     def run_ids(self) -> tuple[UUID, ...]:
@@ -106,13 +108,10 @@ class Mirrors:
 
     async def tell_of_readers(self) -> None:
         """The processes that make the runs which are followed here."""
-        ids = [run_id.hex for run_id, mirror in self._mirrors.items() if not mirror.log.closed]
-        messages = [
-            " ".join(["read", *ids[at : at + IDS_A_MESSAGE]]) for at in range(0, len(ids), IDS_A_MESSAGE)
-        ]
-        if messages:
+        followed = [run_id for run_id, mirror in self._mirrors.items() if not mirror.log.closed]
+        if followed:
             async with self._sessions.begin() as session:
-                await processes.tell(session, CHANNEL, messages)
+                await processes.tell(session, "read", followed)
 
     def drain(self) -> None:
         """End all readers of runs that go on elsewhere: they resume there."""

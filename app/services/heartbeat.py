@@ -11,7 +11,6 @@ from app.db.engine import Sessions
 from app.db.runs import Abandoned, AnswerEnd
 from app.errors import DatabaseUnavailable, Interrupted
 from app.events import PROTOCOL_VERSION, Start, failure
-from app.runs.checkpoint import CHANNEL
 from app.runs.mirrors import Mirrors
 from app.runs.runner import Runner
 from app.services.draft import Draft
@@ -71,8 +70,15 @@ class Heartbeat:
         async with self._database.begin() as session:
             await processes.beat(session, self._process_id)
             called_off = await runs.called_off(session, running)
+            followed = self._mirrors.process_ids
+            silent = (
+                await processes.silent_among(session, followed, silence=self._silence) if followed else ()
+            )
         for run_id, asked_to_stop in called_off.items():
             self._runner.end([run_id], "stopped" if asked_to_stop else "lost")
+        for process_id in silent:
+            # It may have stored the end of a run and died before it told.
+            self._mirrors.heard_of(process_id)
 
     async def end_abandoned(self) -> None:
         """End, as interrupted and with what was kept of their text, the runs of processes that have been silent for too long."""
@@ -92,8 +98,7 @@ class Heartbeat:
                 lines = await runs.lines_of(session, [one.run_id for one in left])
                 for one in left:
                     await runs.end(session, one.run_id, await _interrupted(one, lines[one.run_id]))
-                told = sorted({one.process_id.hex for one in left})
-                await processes.tell(session, CHANNEL, [f"lines {process_id}" for process_id in told])
+                await processes.tell(session, "ended", list({one.process_id for one in left}))
             logger.warning(
                 "%d answers that nobody was making any more have been ended as interrupted", len(left)
             )

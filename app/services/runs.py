@@ -17,9 +17,8 @@ from app.db import processes, runs
 from app.db.engine import Sessions
 from app.db.runs import RunRow
 from app.errors import DatabaseUnavailable, NotFound, of_code
-from app.runs.checkpoint import CHANNEL
 from app.runs.log import Lines, Reading, RunLog, unpack
-from app.runs.mirrors import IDS_A_MESSAGE, Mirrors
+from app.runs.mirrors import Mirrors
 from app.runs.runner import Run, Runner
 from app.services.ownership import require_visible
 from app.services.viewer import Viewer
@@ -170,11 +169,7 @@ class RunService:
     async def ask_to_stop(self, session: AsyncSession, run_ids: Sequence[UUID]) -> None:
         """In a transaction; when it has been committed, `stop_here` stops those of this process at once."""
         await runs.request_stop(session, run_ids)
-        ids = [run_id.hex for run_id in run_ids]
-        messages = [
-            " ".join(["stop", *ids[at : at + IDS_A_MESSAGE]]) for at in range(0, len(ids), IDS_A_MESSAGE)
-        ]
-        await processes.tell(session, CHANNEL, messages)
+        await processes.tell(session, "stop", run_ids)
 
     def stop_here(self, run_ids: Iterable[UUID]) -> None:
         self._runner.end(run_ids, "stopped")
@@ -196,19 +191,21 @@ class RunService:
         self._changes.happened()
 
     def heard(self, message: str) -> None:
-        kind, *words = message.split()
+        """What no version of this program says is passed over."""
         try:
-            ids = [UUID(word) for word in words]
+            what, *ids = message.split(" ")
+            identifiers = [UUID(word) for word in ids]
         except ValueError:
             return
-        if kind == "lines":
-            for process_id in ids:
+        if what in ("lines", "ended"):
+            for process_id in identifiers:
                 self._mirrors.heard_of(process_id)
+        if what == "ended":
             self._changes.happened()
-        elif kind == "stop":
-            self.stop_here(ids)
-        elif kind == "read":
-            for run_id in ids:
+        elif what == "stop":
+            self.stop_here(identifiers)
+        elif what == "read":
+            for run_id in identifiers:
                 self._runner.read_elsewhere(run_id, for_s=2 * self._beat_s)
 
     def connected(self) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import func, select, update
 from app.db import conversations, runs
 from app.db.conversations import NewRun
 from app.db.engine import Sessions
-from app.db.runs import NewLines
+from app.db.runs import AnswerEnd, NewLines
 from app.db.sessions import open_session
 from app.db.tables import Run as RunRow
 from app.errors import Interrupted
@@ -24,13 +24,13 @@ from app.events import Done, Start, Tokens, TokenUsage, failure
 from app.llm.protocols import Finish, Usage
 from app.patience import Patience
 from app.resources import open_resources
-from app.runs.log import Reading
+from app.runs.log import Reading, pack
 from app.runs.runner import Run, Runner
 from app.services.chat import Asked
 from app.services.runs import Followed
 from app.services.viewer import ANONYMOUS
 from app.settings import Settings
-from tests.api.turns import resumed
+from tests.api.turns import opened, resumed
 from tests.conftest import RunningServer, Serve
 from tests.db.test_conversations import blocked
 from tests.scripted_model import ScriptedModel
@@ -317,3 +317,37 @@ async def test_whoever_asks_twice_does_not_wait_for_the_grace_period(signal: str
             while not run.log.closed:
                 await anyio.lowlevel.checkpoint()
     assert run.hurried
+
+
+async def test_who_follows_an_answer_elsewhere_is_told_its_end_when_its_process_stops(
+    serve: Serve, settings: Settings, model: ScriptedModel
+):
+    """Also when that is stored just before the process is gone."""
+    slow = replace(settings, chat=settings.chat.model_copy(update={"checkpoint_s": 60}))
+    with anyio.fail_after(20):
+        async with (
+            serve(settings) as reading,
+            reading.client() as client,
+            serve(with_grace(slow, 0.05)) as server,
+        ):
+            async with answering(server, model, anyio.Event()) as (session_id, _):
+                pass
+            async with opened(client, "GET", f"/api/v1/chat/{session_id}/stream") as stream:
+                server.stop()
+                assert (await stream.rest())[-1]["code"] == "interrupted"
+
+
+async def test_who_follows_an_answer_of_a_process_that_died_before_it_could_tell_the_end_is_told_it(
+    serve: Serve, settings: Settings, sessions: Sessions
+):
+    session_id = str(uuid4())
+    with anyio.fail_after(20):
+        async with serve(with_heartbeat(settings, 0.1)) as server, server.client() as client:
+            run_id = await accept_elsewhere(sessions, server, session_id, ago=timedelta(0))
+            async with opened(client, "GET", f"/api/v1/chat/{session_id}/stream") as stream:
+                await stream.until("token")
+                async with sessions.begin() as session:
+                    said = (await runs.lines_of(session, [run_id]))[run_id]
+                    log = await pack([*said, *failure(Interrupted()).lines(4)])
+                    assert await runs.end(session, run_id, AnswerEnd("failed", "Half", log=log, last_seq=4))
+                assert (await stream.rest())[-1]["code"] == "interrupted"
