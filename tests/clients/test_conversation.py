@@ -282,5 +282,6 @@ async def test_the_examples_of_the_documentation_run(
         )
         of_node = await anyio.run_process([str(NODE), str(tmp_path / "example.mjs")])
 
-    assert of_python.stdout.decode() == "Said to: What is Freshet?Said to: Who sees it? []\n"
-    assert of_node.stdout.decode() == "Said to: \nWhat is Freshet?\nSaid to: Who sees it? []\n"
+    first, second = "Said to: What is Freshet?", "Said to: How long does an access token live?"
+    assert of_python.stdout.decode() == f"{first}{second} []\n"
+    assert of_node.stdout.decode() == f"Said to: \nWhat is Freshet?\n{second} []\n"

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -364,17 +364,23 @@ def test_a_refusal_that_is_not_the_servers_own_has_no_code(body: bytes) -> None:
     assert caught.value.code is None
 
 
-def test_the_types_of_events_have_the_fields_of_the_schema() -> None:
+def test_the_types_of_events_have_the_fields_of_the_schema_and_require_the_same() -> None:
     kinds: list[type[Any]] = [*get_args(Event), ModelOfAnswer, Source, TokenUsage]
     kinds.remove(Unknown)
-    ours: dict[str, set[str]] = {
-        kind.__name__: {each.name for each in fields(kind)} | ({"type"} if hasattr(kind, "type") else set())
+    ours = {
+        kind.__name__: {
+            each.name: each.default is MISSING and each.default_factory is MISSING for each in fields(kind)
+        }
         for kind in kinds
     }
-    # The other name of the same text; and what is none of an answer's events.
+    # The other names of the same text.
     doubles = {"Error": {"error"}, "Source": {"content"}, "Token": {"text"}}
     theirs = {
-        name: kind["properties"].keys() - doubles.get(name, set())
+        name: {
+            field: field in kind["required"]
+            for field, schema in kind["properties"].items()
+            if field not in doubles.get(name, set()) and "const" not in schema
+        }
         for name, kind in SCHEMA["$defs"].items()
         if name not in {"Cut", "Heartbeat"}
     }

@@ -15,7 +15,7 @@ export async function whole(events: AsyncIterable<AnswerEvent>): Promise<Answer>
     else if (event.type === "done" || event.type === "error") last = event;
   }
   if (!start || !last) throw new FreshetError("This is not an answer from its beginning to its end.");
-  const { session_id, run_id, message_id, user_message_id, model } = start;
+  const { session_id, run_id, message_id, user_message_id, model = null } = start;
   const said = { text, session_id, run_id, message_id, user_message_id, model, sources };
   if (last.type === "done") {
     return { ...said, status: last.status, finish_reason: last.finish_reason, usage: last.usage };

@@ -61,6 +61,7 @@ export interface SourcesEvent {
   data: Array<Source>;
 }
 
+/** `model` is not told of an answer that was interrupted before anything of it had been stored. */
 export interface StartEvent {
   type: "start";
   /** 1, 2, 3 without a hole. */
@@ -70,7 +71,7 @@ export interface StartEvent {
   message_id: string;
   user_message_id: string;
   protocol: number;
-  model: ModelOfAnswer;
+  model?: ModelOfAnswer | null;
 }
 
 /** What to show until the first token. */

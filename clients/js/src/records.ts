@@ -52,7 +52,7 @@ export interface Answer {
   run_id: string;
   message_id: string;
   user_message_id: string;
-  model: ModelOfAnswer;
+  model: ModelOfAnswer | null;
   sources: Source[];
   finish_reason: string | null;
   usage: TokenUsage | null;

@@ -9,7 +9,10 @@ from .records import ModelOfAnswer, Source, TokenUsage, read
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The first of each answer. `message_id` is the id that the answer has in the history."""
+    """The first of each answer. `message_id` is the id that the answer has in the history.
+
+    `model` is not told of an answer that was interrupted before anything of it had been stored.
+    """
 
     type: ClassVar[str] = "start"
 
@@ -19,7 +22,7 @@ class Start:
     message_id: str
     user_message_id: str
     protocol: int
-    model: ModelOfAnswer
+    model: ModelOfAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Step:
     step_type: str
     status: Literal["running", "completed", "failed"]
     step_id: str
-    parent_id: str | None = None
+    parent_id: str | None
     label: str | None = None
     duration: float | None = None
     payload: dict[str, Any] | None = None

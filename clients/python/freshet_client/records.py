@@ -51,8 +51,8 @@ class Answer:
     run_id: str
     message_id: str
     user_message_id: str
-    model: ModelOfAnswer
     sources: list[Source]
+    model: ModelOfAnswer | None = None
     finish_reason: str | None = None
     usage: TokenUsage | None = None
 
