@@ -10,7 +10,7 @@ from anyio import to_thread
 
 from app.errors import FreshetError, ReaderTooSlow
 from app.events import Event
-from app.patience import Patience
+from app.patience import Limit, Patience
 
 # What a reader who is behind is given at once.
 _MOST_LINES = 512
@@ -98,10 +98,10 @@ class RunLog:
         Whoever was not given the last line of a closed log as such gets it, however many lines he has: when a process was killed
         it may have sent more than it had stored. Raises `ReaderTooSlow`, and what the log is broken off with.
         """
-        loop = asyncio.get_running_loop()
-        sent_bytes = sum(map(len, self._lines[:after]))
-        may_be_behind_bytes = self._size_bytes - sent_bytes + reading.max_behind_bytes
         has_end = self.closed and after == len(self._lines)
+        # The size of the log at which he has fallen too far behind. It grows with what he is sent, and counts from his first line:
+        # a log that is filled from elsewhere is empty when he comes.
+        too_far_bytes: int | None = None
         self.readers += 1
         try:
             with reading.patience.limiting() as limit:
@@ -109,10 +109,12 @@ class RunLog:
                     if len(self._lines) > after:
                         lines = self._lines[after : after + _MOST_LINES]
                         has_end = self.closed and after + len(lines) == len(self._lines)
+                        if too_far_bytes is None:
+                            too_far_bytes = self._size_bytes + reading.max_behind_bytes
                         yield Lines(after + 1, lines)
                         after += len(lines)
-                        sent_bytes += sum(map(len, lines))
-                        if self._size_bytes - sent_bytes > may_be_behind_bytes:
+                        too_far_bytes += sum(map(len, lines))
+                        if self._size_bytes > too_far_bytes and not has_end:
                             raise ReaderTooSlow
                     elif self.closed:
                         if not has_end:
@@ -120,20 +122,25 @@ class RunLog:
                         return
                     elif self._broken_off is not None:
                         raise self._broken_off
-                    else:
-                        waiter = loop.create_future()
-                        self._waiters.append(waiter)
-                        try:
-                            await limit.wait(waiter, reading.silence_s)
-                        except TimeoutError:
-                            # A line may have come in the same moment, and `_wake` has taken the waiter.
-                            if waiter in self._waiters:
-                                self._waiters.remove(waiter)
-                                yield Lines(after + 1, ())
+                    elif not await self._changed(limit, reading.silence_s):
+                        yield Lines(after + 1, ())
         finally:
             self.readers -= 1
             if not self.readers and self._left is not None:
                 self._left()
+
+    async def _changed(self, limit: Limit, silence_s: float) -> bool:
+        """Waits for lines or the end; False after `silence_s` without either."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await limit.wait(waiter, silence_s)
+        except TimeoutError:
+            # A line may have come in the same moment, and `_wake` has taken the waiter.
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+                return False
+        return True
 
 
 async def pack(lines: Sequence[bytes]) -> bytes:

@@ -177,13 +177,16 @@ async def test_who_falls_too_far_behind_is_cut_off_with_the_place_to_resume_from
     serve: Serve, settings: Settings, model: ScriptedModel
 ):
     chat = settings.chat.model_copy(update={"reader_max_behind_bytes": 200_000})
-    text, gate = "x" * 1000, anyio.Event()
-    model.script = lambda prompt: [["Begin"], gate, *([text] * 50 for _ in range(200)), Finish("stop", None)]
+    # More than the sockets' buffers take.
+    text, gate = "x" * 60_000, anyio.Event()
+    model.script = lambda prompt: [["Begin"], gate, *([text] for _ in range(200)), Finish("stop", None)]
     async with serve(replace(settings, chat=chat)) as server, server.client() as client:
         body = json.dumps({"message": "Go", "assistant_id": await public(server), "session_id": str(uuid4())})
         address = urlsplit(server.url)
-        reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=2**14)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        narrow.connect((address.hostname, address.port))
+        reader, writer = await asyncio.open_connection(sock=narrow, limit=2**14)
         head = f"POST {STREAM} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         writer.write(f"{head}{body}".encode())
         with anyio.fail_after(20):

@@ -218,6 +218,25 @@ async def test_who_falls_behind_is_cut_off_and_who_comes_late_is_not():
         assert sum([len(batch.lines) async for batch in batches]) == 701
 
 
+async def test_who_comes_far_into_a_log_that_is_filled_later_is_not_behind():
+    log = RunLog()
+    strict = Reading(Patience(), 30, max_behind_bytes=1000, stall_s=30)
+    found: list[int] = []
+
+    async def read() -> None:
+        async with aclosing(log.follow(after=600, reading=strict)) as batches:
+            found.extend([batch.first_seq async for batch in batches])
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            log.append(Tokens(["x" * 1000] * 602))
+            await anyio.wait_all_tasks_blocked()
+            log.append(DONE)
+    assert found == [601, 603]
+
+
 async def test_whoever_reads_a_log_that_is_broken_off_is_told_why():
     log = RunLog()
     log.append(Tokens(["a"]))
