@@ -313,13 +313,14 @@ def test_every_target_of_make_that_is_documented_exists() -> None:
 def _text_files() -> Iterator[Path]:
     """What belongs to the project and is text: not what is installed, built, cached or kept beside it."""
     hidden = {".ci", ".gitignore", ".dockerignore"}
+    made = {"__pycache__", "node_modules", "dist"}
     for top in sorted(ROOT.iterdir()):
         if top.name in {"build", "dist", "node_modules"} or (
             top.name.startswith(".") and top.name not in hidden
         ):
             continue
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts and b"\0" not in path.read_bytes()[:8192]:
+            if path.is_file() and not made & set(path.parts) and b"\0" not in path.read_bytes()[:8192]:
                 yield path
 
 

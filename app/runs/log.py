@@ -4,6 +4,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 from anyio import to_thread
@@ -12,8 +13,9 @@ from app.errors import FreshetError, ReaderTooSlow
 from app.events import Event
 from app.patience import Limit, Patience
 
-# What a reader who is behind is given at once.
+# What a reader who is behind is given at once, at the most; but always a line.
 _MOST_LINES = 512
+_MOST_BYTES = 256 * 2**10
 # Compressing takes about 1 ms for each 100 kB, for which the loop may be kept.
 _PACKED_IN_PLACE_BYTES = 200_000
 
@@ -107,7 +109,7 @@ class RunLog:
             with reading.patience.limiting() as limit:
                 while True:
                     if len(self._lines) > after:
-                        lines = self._lines[after : after + _MOST_LINES]
+                        lines = _at_once(self._lines[after : after + _MOST_LINES])
                         has_end = self.closed and after + len(lines) == len(self._lines)
                         if too_far_bytes is None:
                             too_far_bytes = self._size_bytes + reading.max_behind_bytes
@@ -141,6 +143,13 @@ class RunLog:
                 self._waiters.remove(waiter)
                 return False
         return True
+
+
+def _at_once(lines: list[bytes]) -> list[bytes]:
+    if len(lines) == 1 or sum(map(len, lines)) <= _MOST_BYTES:
+        return lines
+    sizes = accumulate(map(len, lines))
+    return lines[: max(1, sum(size <= _MOST_BYTES for size in sizes))]
 
 
 async def pack(lines: Sequence[bytes]) -> bytes:
