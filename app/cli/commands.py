@@ -116,8 +116,9 @@ def ask(question: str, assistant: str, session_id: str | None, email: str | None
 def ingest(paths: tuple[Path, ...], collection: str) -> None:
     """Add files, and folders with all below them, to a collection.
 
-    PDF, Word (.docx), HTML, Markdown and plain text. Other files in folders are passed over; a file that is named is
-    tried. What the collection has already is not added again. Exit code 1 if any file was refused.
+    PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), CSV, OpenDocument text (.odt), RTF, EPUB, HTML, Markdown,
+    JSON, plain text, email (.eml, .msg) and ZIP archives of these. Other files in folders are passed over; a file that
+    is named is tried. What the collection has already is not added again. Exit code 1 if any file was refused.
     """
     from app.cli import ingest as module
 

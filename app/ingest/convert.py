@@ -34,7 +34,8 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "S
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`text[start:end]` is what stands on the page; `label` is the number printed on it, else counted from 1."""
+    """`text[start:end]` is what stands on the page; `label` is the number printed on it, else counted from 1, or the name
+    of a sheet, or the path to a page inside of other documents (`report.xlsx > Sheet1`); empty where there is none."""
 
     label: str
     start: int
@@ -43,7 +44,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class ConvertedDocument:
-    """`text` is Markdown, except for plain text and for PDF; only PDF has `pages`, in order. `warnings` are for people."""
+    """`text` is Markdown, except for plain text and for PDF. `pages`, in order, are those of a PDF, the slides or sheets of a
+    document that has some, or the documents inside of one. `warnings` are for people."""
 
     text: str
     media_type: str
@@ -108,12 +110,15 @@ class Worker:
         worn = self.documents >= _DOCUMENTS_A_WORKER or self.bytes >= _BYTES_A_WORKER
         return not worn and self._process.returncode is None
 
-    async def ask(self, reader: str, content: bytes, *, max_body_bytes: int) -> tuple[_Header, bytes]:
+    async def ask(
+        self, reader: str, content: bytes, *, max_body_bytes: int, password: str | None = None
+    ) -> tuple[_Header, bytes]:
         assert self._process.stdin is not None
         self.documents += 1
         self.bytes += len(content)
         try:
-            await self._process.stdin.send(head(json.dumps({"reader": reader}).encode(), len(content)))
+            asked = {"reader": reader} if password is None else {"reader": reader, "password": password}
+            await self._process.stdin.send(head(json.dumps(asked).encode(), len(content)))
             await self._process.stdin.send(content)
             header_length, body_length = LENGTHS.unpack(await self._receive(LENGTHS.size))
             if header_length > _MAX_HEADER_BYTES or body_length > max_body_bytes:
@@ -168,14 +173,21 @@ class Converter:
             await self._idle.pop().stop()
 
     async def convert(
-        self, content: bytes, file_name: str, *, declared_type: str | None = None
+        self,
+        content: bytes,
+        file_name: str,
+        *,
+        declared_type: str | None = None,
+        password: str | None = None,
     ) -> ConvertedDocument:
-        """Raises DocumentRefused, with a reason that is one of those listed there. Cancelling it ends the reading."""
+        """`password` opens a PDF, and what is inside of other documents.
+
+        Raises DocumentRefused, with a reason that is one of those listed there. Cancelling it ends the reading."""
         if len(content) > self.limits.input_bytes:
             raise DocumentRefused("too_large", f"The file is larger than {self.limits.input_bytes:,} bytes.")
         recognised = formats.recognise(content, file_name, declared_type)
         async with self._running:
-            header, body = await self._read(recognised, content)
+            header, body = await self._read(recognised, content, password)
         if header.reason is not None:
             if header.cause is not None:
                 logger.warning("Reading %s failed: %s", recognised.name, header.cause)
@@ -189,7 +201,7 @@ class Converter:
             warnings=header.warnings,
         )
 
-    async def _read(self, recognised: Format, content: bytes) -> tuple[_Header, bytes]:
+    async def _read(self, recognised: Format, content: bytes, password: str | None) -> tuple[_Header, bytes]:
         """On a worker that has read other documents, a failure may be due to those, or to its death since: then a fresh one
         tries again."""
         while True:
@@ -199,7 +211,10 @@ class Converter:
             try:
                 with anyio.fail_after(self.limits.time_s):
                     header, body = await worker.ask(
-                        recognised.reader, content, max_body_bytes=4 * self.limits.text_characters
+                        recognised.reader,
+                        content,
+                        max_body_bytes=4 * self.limits.text_characters,
+                        password=password,
                     )
                 if fresh or header.reason != "memory":
                     return header, body

@@ -10,12 +10,13 @@ from app.errors import DocumentRefused
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
 
 Kind = Literal["pdf", "docx", "txt", "web"]
-Container = Literal["text", "pdf", "zip"]
+Container = Literal["text", "pdf", "zip", "ole2", "rtf"]
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`reader` is the module of `app.ingest.readers` that reads it; `name` is as it stands in a sentence."""
+    """`reader` is the module of `app.ingest.readers` that reads it; `name` is as it stands in a sentence; `kind` is what
+    clients are told of it, who know few. `holds_others` tells whether there may be files of any format inside of it."""
 
     name: str
     media_type: str
@@ -23,6 +24,7 @@ class Format:
     container: Container
     extensions: tuple[str, ...]
     reader: str
+    holds_others: bool = False
 
 
 PLAIN = Format("plain text", "text/plain", "txt", "text", ("txt", "text", "log"), "text")
@@ -34,27 +36,74 @@ DOCX = Format(
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
     "docx",
     "zip",
-    ("docx",),
+    ("docx", "docm", "dotx"),
     "docx",
 )
+PPTX = Format(
+    "a PowerPoint presentation (.pptx)",
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "docx",
+    "zip",
+    ("pptx", "pptm", "ppsx", "potx"),
+    "pptx",
+)
+XLSX = Format(
+    "an Excel workbook (.xlsx)",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "docx",
+    "zip",
+    ("xlsx", "xlsm", "xltx"),
+    "xlsx",
+)
+CSV = Format("a CSV table", "text/csv", "txt", "text", ("csv", "tsv", "tab"), "csv")
+ODT = Format(
+    "an OpenDocument text (.odt)",
+    "application/vnd.oasis.opendocument.text",
+    "docx",
+    "zip",
+    ("odt", "ott"),
+    "odt",
+)
+RTF = Format("an RTF document", "application/rtf", "docx", "rtf", ("rtf",), "rtf")
+EPUB = Format("an EPUB book", "application/epub+zip", "docx", "zip", ("epub",), "epub")
+JSON = Format("JSON", "application/json", "txt", "text", ("json", "jsonl", "ndjson"), "json")
+EML = Format("an email (.eml)", "message/rfc822", "txt", "text", ("eml",), "eml", holds_others=True)
+MSG = Format(
+    "an Outlook message (.msg)",
+    "application/vnd.ms-outlook",
+    "txt",
+    "ole2",
+    ("msg",),
+    "msg",
+    holds_others=True,
+)
+ZIP = Format("a ZIP archive", "application/zip", "txt", "zip", ("zip",), "zip", holds_others=True)
 
-FORMATS = (PDF, DOCX, HTML, MARKDOWN, PLAIN)
-SUPPORTED = "PDF, Word (.docx), HTML, Markdown and plain text can be read."
+FORMATS = (PDF, DOCX, PPTX, XLSX, CSV, ODT, RTF, EPUB, HTML, MARKDOWN, JSON, PLAIN, EML, MSG, ZIP)
+SUPPORTED = (
+    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), CSV, OpenDocument text (.odt), RTF, EPUB, HTML, Markdown, JSON, "
+    "plain text, email (.eml, .msg) and ZIP archives of these can be read."
+)
 
 _BY_EXTENSION = {extension: one for one in FORMATS for extension in one.extensions}
 _BY_MEDIA_TYPE = {one.media_type: one for one in FORMATS} | {
     "application/xhtml+xml": HTML,
     "text/x-markdown": MARKDOWN,
+    "text/tab-separated-values": CSV,
+    "text/rtf": RTF,
+    "application/x-ndjson": JSON,
+    "application/x-zip-compressed": ZIP,
 }
 
+_OLE2_FILE = "an older Microsoft Office file (OLE2)"
 _OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 # Signatures that no text starts with by chance. The rest, in _SHORT, count only before bytes that are not text.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"PK\x03\x04", "a ZIP archive"),
+    (b"PK\x03\x04", ZIP.name),
     (b"PK\x05\x06", "an empty ZIP archive"),
-    (_OLE2, "an older Microsoft Office file (OLE2)"),
-    (b"{\\rtf", "an RTF document"),
+    (_OLE2, _OLE2_FILE),
+    (b"{\\rtf", RTF.name),
     (b"%!PS", "a PostScript file"),
     (b"\x7fELF", "a program (ELF)"),
     (b"\x89PNG\r\n", "a PNG picture"),
@@ -79,6 +128,16 @@ _SHORT: tuple[tuple[bytes, str], ...] = (
     (b"ID3", "an MP3 sound"),
 )
 _PDF_HEADER_WITHIN = 1024
+_STARTS = {"pdf": PDF.name, "zip": ZIP.name, "ole2": _OLE2_FILE, "rtf": RTF.name}
+# Names of parts stand in an archive as they are, and those of an OLE2 file in UTF-16.
+_MARKS: tuple[tuple[bytes, Format], ...] = (
+    (b"mimetypeapplication/epub+zip", EPUB),
+    (b"mimetypeapplication/vnd.oasis.opendocument.text", ODT),
+    (b"word/document.xml", DOCX),
+    (b"ppt/presentation.xml", PPTX),
+    (b"xl/workbook.xml", XLSX),
+    ("__properties_version1.0".encode("utf-16-le"), MSG),
+)
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\b\x1b"))
 _MAX_CONTROL_SHARE = 0.05
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
@@ -133,8 +192,13 @@ def _by_content(content: bytes) -> Format:
     seen = looks_like(content)
     if seen == "a PDF":
         return PDF
-    if seen == "a ZIP archive":
-        return DOCX
+    if seen == RTF.name:
+        return RTF
+    marked = next((one for mark, one in _MARKS if mark in content), None)
+    if seen == ZIP.name:
+        return marked or ZIP
+    if seen == _OLE2_FILE and marked is MSG:
+        return MSG
     if seen is not None:
         raise DocumentRefused("unsupported", f"The file looks like {seen}. {SUPPORTED}")
     start = content[:512].lstrip().lower()
@@ -145,7 +209,7 @@ def _check(content: bytes, meant: Format) -> None:
     seen = looks_like(content)
     if meant.container == "pdf" and b"%PDF-" in content[:_PDF_HEADER_WITHIN]:
         return
-    if meant.container == "zip" and seen == "a ZIP archive":
+    if seen == _STARTS.get(meant.container):
         return
     if (
         meant.container == "zip"
@@ -155,8 +219,6 @@ def _check(content: bytes, meant: Format) -> None:
         raise DocumentRefused(
             "encrypted", "The document is protected with a password. Save it without one and try again."
         )
-    if meant.container == "text" and seen is None:
-        return
     if seen is not None:
         raise DocumentRefused(
             "unsupported", f"The file should be {meant.name}, but looks like {seen}. {SUPPORTED}"

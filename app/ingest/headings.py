@@ -1,14 +1,20 @@
-"""The headings of Markdown: lines that start with `#`, and lines underlined with `=` or `-`, outside of code blocks."""
+"""The headings of Markdown, read and written: lines that start with `#`, and lines underlined with `=` or `-`, outside of code blocks."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+DEEPEST = 6
+"""The innermost level that Markdown has."""
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)\s*$")
 _NO_PARAGRAPH = re.compile(r"\s*$|\s*(?:[>|#*+-]|\d+[.)])[ \t]| {4}|.*\|.*\|")
 _FRONT_MATTER = re.compile(r"---\n(?:(?!---|\.\.\.).*\n){0,500}(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
+
+
+_MARK = re.compile(r"^( {0,3})(?=#{1,6}[ \t]|`{3}|~{3}|=+[ \t]*$|-+[ \t]*$)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,41 @@ def headings(markdown: str) -> Iterator[Heading]:
         elif not _NO_PARAGRAPH.match(line):
             paragraph = line
         previous_start, previous = start, paragraph
+
+
+def literal(text: str) -> str:
+    """Markdown that says the same as this text, which is none: no line of it is a heading or the fence of a code block."""
+    return _MARK.sub(r"\1\\", text)
+
+
+def heading(level: int, text: str) -> str:
+    return f"{'#' * min(level, DEEPEST)} {' '.join(text.split())}"
+
+
+def lowered(markdown: str, levels: int) -> str:
+    """The same under a heading of level `levels`: its own headings are below that one, and no code block is left open."""
+    before = front_matter(markdown)
+    pieces: list[str] = [literal(before)]
+    position = len(before)
+    for one in headings(markdown):
+        pieces += [markdown[position : one.start], heading(one.level + levels, one.text), "\n"]
+        position = one.end
+    pieces.append(markdown[position:])
+    fence = _open_fence(markdown[len(before) :])
+    return "".join(pieces).rstrip("\n") + (f"\n{fence}" if fence else "")
+
+
+def _open_fence(markdown: str) -> str:
+    fence = ""
+    for line in markdown.splitlines():
+        mark = _FENCE.match(line)
+        if not mark:
+            continue
+        if not fence:
+            fence = mark[1]
+        elif mark[1].startswith(fence) and not line[mark.end() :].strip():
+            fence = ""
+    return fence
 
 
 def _without_closing(text: str) -> str:

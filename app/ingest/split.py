@@ -7,7 +7,7 @@ the answer's context with repetitions.
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -90,11 +90,16 @@ def split(document: ConvertedDocument, *, count_tokens: Callable[[str], int], ma
             start=piece.start,
             end=piece.end,
             text=document.text[piece.start : piece.end],
-            page_label=document.pages[bisect_right(starts, piece.start) - 1].label if starts else None,
+            page_label=_page_label(document, starts, piece.start),
             headings=piece.headings,
         )
         for piece in splitter.pieces()
     ]
+
+
+def _page_label(document: ConvertedDocument, starts: list[int], position: int) -> str | None:
+    page = bisect_right(starts, position) - 1
+    return document.pages[page].label or None if page >= 0 else None
 
 
 class _Splitter:
@@ -127,11 +132,13 @@ class _Splitter:
             yield from self._checked(joined)
 
     def _sections(self) -> Iterator[_Section]:
-        if self._document.pages:
+        if self._markdown:
+            starts = [page.start for page in self._document.pages]
+            for section in _under_headings(self._text, starts):
+                yield from _on_pages(section, starts)
+        elif self._document.pages:
             for index, page in enumerate(self._document.pages):
                 yield _Section(page.start, page.start, page.end, page=index)
-        elif self._markdown:
-            yield from _under_headings(self._text)
         else:
             yield _Section(0, 0, len(self._text))
 
@@ -231,6 +238,9 @@ class _Splitter:
         tokens = piece.tokens + following.tokens
         if tokens > self._max or following.start - piece.end > _LONGEST_GAP:
             return False
+        if piece.section.page != following.section.page and self._markdown:
+            # Slides, sheets, and documents inside of one have less to do with each other than the pages of one text.
+            return False
         if following.only_heading:
             return True
         if piece.section.page != following.section.page:
@@ -273,15 +283,27 @@ def _shared(piece: _Piece, following: _Piece) -> tuple[str, ...]:
     return tuple(heading for heading, _ in same)
 
 
-def _under_headings(markdown: str) -> Iterator[_Section]:
+def _under_headings(markdown: str, page_starts: list[int]) -> Iterator[_Section]:
     """What stands under each heading, from the heading on, and what stands before the first. A heading that nothing stands
-    under is taken into the section after it."""
+    under is taken into the section after it, if no page starts there."""
     path: list[Heading] = []
     start, body = 0, len(front_matter(markdown))
     for heading in headings(markdown):
-        if not markdown[body : heading.start].isspace() and heading.start > body:
+        turned = bisect_right(page_starts, heading.start) > bisect_right(page_starts, start)
+        if (turned or not markdown[body : heading.start].isspace()) and heading.start > body:
             yield _Section(start, body, heading.start, tuple(outer.text for outer in path))
             start = heading.start
         path = [outer for outer in path if outer.level < heading.level] + [heading]
         body = heading.end
     yield _Section(start, body, len(markdown), tuple(outer.text for outer in path))
+
+
+def _on_pages(section: _Section, page_starts: list[int]) -> Iterator[_Section]:
+    """The section, cut where pages start in it."""
+    first, last = bisect_right(page_starts, section.start), bisect_left(page_starts, section.end)
+    start = section.start
+    for page in range(first, last):
+        end = page_starts[page]
+        yield _Section(start, min(max(start, section.body), end), end, section.headings, page - 1)
+        start = end
+    yield _Section(start, max(start, section.body), section.end, section.headings, max(first, last) - 1)

@@ -1,11 +1,11 @@
 """The process that reads documents: `python -m app.ingest.worker LIMITS`, one request after the other, until its input ends.
 
 A request and a reply are each two lengths (four bytes, big endian), a JSON header and bytes. The request's header names
-the reader and its bytes are the file; the reply's bytes are the text in UTF-8, and its header the rest, or a refusal.
+the reader, and the password if there is one, and its bytes are the file; the reply's bytes are the text in UTF-8, and
+its header the rest, or a refusal.
 Starts quickly: a reader, and the libraries it needs, is imported when the first document asks for it.
 """
 
-import importlib
 import json
 import os
 import struct
@@ -13,10 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, BinaryIO, cast
 
 from app.errors import DocumentRefused
-from app.ingest.readers import Reading
+from app.ingest.readers import Allowance, Unforeseen, read
 
 LENGTHS = struct.Struct(">II")
 # The exit status of a worker that could not even say so.
@@ -43,27 +44,22 @@ def serve(
         header = json.loads(requests.read(header_length))
         content = requests.read(body_length)
         before_each()
-        replies.write(answer(header["reader"], content, text_characters))
+        allowance = Allowance(text_characters, password=header.get("password"))
+        replies.write(answer(header["reader"], content, allowance))
         replies.flush()
 
 
-def answer(reader: str, content: bytes, text_characters: int) -> bytes:
-    """The frame to send back. Whatever goes wrong in a reader is the file's fault, and must cost no more than this file."""
+def answer(reader: str, content: bytes, allowance: Allowance) -> bytes:
+    """The frame to send back. Whatever goes wrong in a reader must cost no more than this file."""
     try:
-        module = importlib.import_module(f"app.ingest.readers.{reader}")
-        read = cast("Callable[[bytes, int], Reading]", module.read)
-        reading = read(content, text_characters)
+        reading = read(reader, content, allowance)
         body = reading.text.encode()
+    except Unforeseen as refused:
+        return _refusal(refused.reason, refused.message, cause=refused.cause)
     except DocumentRefused as refused:
         return _refusal(refused.reason, refused.message)
     except MemoryError:
         return _OUT_OF_MEMORY
-    except Exception as error:  # noqa: BLE001  # a library may raise anything on a hostile file
-        return _refusal(
-            "broken",
-            "The document is damaged and cannot be read.",
-            cause=f"{type(error).__name__}: {error}"[:500],
-        )
     header = {"title": reading.title, "pages": reading.pages, "warnings": reading.warnings}
     return head(json.dumps(header).encode(), len(body)) + body
 
@@ -104,6 +100,8 @@ def main() -> None:  # pragma: no cover  # for a process of its own
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _confine(limits.memory_bytes)
+    # openpyxl imports it where it is installed, just to know its types: 25 MB, threads, and most of the time of a start.
+    sys.modules["numpy"] = cast("ModuleType", None)
     try:
         serve(
             sys.stdin.buffer, replies, limits.text_characters, before_each=lambda: _limit_time(limits.time_s)

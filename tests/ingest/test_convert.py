@@ -13,6 +13,7 @@ import pytest
 
 from app.errors import DocumentRefused
 from app.ingest.convert import ConversionLimits, Converter, Page, Worker, WorkerDied
+from app.ingest.readers import Allowance
 from app.ingest.worker import LENGTHS, answer, head, serve
 from tests.ingest.ingest_files import docx, lines_of, paragraph, pdf
 
@@ -244,7 +245,7 @@ def test_a_worker_answers_one_request_after_the_other():
 
 
 def test_a_reader_that_gets_no_memory_says_so():
-    reply = answer("pdf", pdf([lines_of("a")]), cast("int", _NoMemory()))
+    reply = answer("pdf", pdf([lines_of("a")]), Allowance(cast("int", _NoMemory())))
     assert b'"reason": "memory"' in reply
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from app.errors import DocumentRefused
+from app.ingest.convert import ConvertedDocument, Page
+from app.ingest.readers import Allowance, Reading, html, markdown, text
 from app.ingest.readers import docx as word
-from app.ingest.readers import html, markdown, text
 from app.ingest.readers import pdf as portable
 from tests.ingest.ingest_files import (
     EXCEL,
@@ -21,14 +22,19 @@ from tests.ingest.ingest_files import (
     stream,
 )
 
-LIMIT = 1_000_000
+LIMIT = Allowance(1_000_000)
 
 
-def refusal(read: object, content: bytes, limit: int = LIMIT) -> DocumentRefused:
+def refusal(read: object, content: bytes, characters: int = LIMIT.characters) -> DocumentRefused:
     assert callable(read)
     with pytest.raises(DocumentRefused) as refused:
-        read(content, limit)
+        read(content, Allowance(characters))
     return refused.value
+
+
+def converted(reading: Reading, media_type: str) -> ConvertedDocument:
+    pages = tuple(Page(*page) for page in reading.pages)
+    return ConvertedDocument(reading.text, media_type, "txt", reading.title, pages, reading.warnings)
 
 
 # Text
@@ -76,7 +82,7 @@ def test_what_is_no_text_is_refused():
 def test_text_beyond_the_limit_is_refused():
     assert refusal(text.read, b"a" * 101, 100).reason == "too_large"
     assert refusal(text.read, b"a" * 401, 100).reason == "too_large"
-    assert len(text.read("é".encode() * 100, 100).text) == 100
+    assert len(text.read("é".encode() * 100, Allowance(100)).text) == 100
 
 
 # Markdown

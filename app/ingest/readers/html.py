@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 from app.errors import DocumentRefused
-from app.ingest.readers import Reading, clean, one_line, too_long
+from app.ingest.readers import Allowance, Reading, clean, one_line, too_long
 from app.ingest.readers.text import decode
 
 _CHARSET_WITHIN = 4096
@@ -92,14 +92,14 @@ class _Table:
     rows: list[list[list[_Block]]] = field(default_factory=list["list[list[_Block]]"])
 
 
-def read(content: bytes, limit: int) -> Reading:
+def read(content: bytes, allowance: Allowance) -> Reading:
     found = _CHARSET.search(content[:_CHARSET_WITHIN])
     hint = (found[1] or found[2]).decode("ascii") if found else None
     # Markup is mostly longer than its text, so a page may have more characters than its text.
-    html, warnings = decode(content, 4 * limit, hint=hint)
+    html, warnings = decode(content, 4 * allowance.characters, hint=hint)
     text, title = to_markdown(html)
-    if len(text) > limit:
-        raise too_long(limit)
+    if len(text) > allowance.characters:
+        raise too_long(allowance.characters)
     if not text:
         raise DocumentRefused(
             "no_text", "The page holds no text. Text that only a script writes into it cannot be read."
@@ -251,7 +251,9 @@ class _Writer(HTMLParser):
                 _Block(", ".join(filter(None, map(_flat, row))), main=main) for row in rows
             )
         else:
-            self._targets[-1].append(_Block(_table(rows), main=main))
+            self._targets[-1].append(
+                _Block(as_table([[_flat(cell) for cell in row] for row in rows]), main=main)
+            )
 
     def _flush(self) -> None:
         """Ends the paragraph, heading, list item or code block that is being collected."""
@@ -293,11 +295,12 @@ def _flat(cell: list[_Block]) -> str:
     return " ".join(" ".join(block.text for block in cell).split())
 
 
-def _table(rows: list[list[list[_Block]]]) -> str:
+def as_table(rows: list[list[str]]) -> str:
+    """A table of Markdown, whose first row is its header."""
     width = max(len(row) for row in rows)
     lines: list[str] = []
     for row in rows:
-        cells = [_flat(cell).replace("|", "\\|") for cell in row]
+        cells = [" ".join(cell.split()).replace("|", "\\|") for cell in row]
         lines.append("| " + " | ".join(cells + [""] * (width - len(cells))) + " |")
         if len(lines) == 1:
             lines.append("|" + " --- |" * width)

@@ -1,14 +1,14 @@
 import re
 
 from app.ingest.headings import front_matter, headings
-from app.ingest.readers import Reading, one_line, text
+from app.ingest.readers import Allowance, Reading, one_line, text
 
 _TITLE = re.compile(r"^title:[ \t]*(\S.*)$", re.MULTILINE)
 _TITLE_WITHIN = 20_000
 
 
-def read(content: bytes, limit: int) -> Reading:
-    reading = text.read(content, limit)
+def read(content: bytes, allowance: Allowance) -> Reading:
+    reading = text.read(content, allowance)
     return Reading(reading.text, title=title_of(reading.text), warnings=reading.warnings)
 
 

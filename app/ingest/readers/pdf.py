@@ -7,7 +7,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from app.errors import DocumentRefused
-from app.ingest.readers import Reading, clean, one_line, too_long
+from app.ingest.readers import Allowance, Reading, clean, one_line, too_long
 
 _MAX_PAGES = 50_000
 _MAX_LABEL = 20
@@ -45,17 +45,26 @@ class _Document(Protocol):
     def close(self) -> None: ...
 
 
-def read(content: bytes, limit: int) -> Reading:
+def read(content: bytes, allowance: Allowance) -> Reading:
     try:
-        document = cast("_Document", pypdfium2.PdfDocument(content))
+        document = cast("_Document", pypdfium2.PdfDocument(content, password=allowance.password))
     except pypdfium2.PdfiumError as error:
         if error.err_code == pdfium.FPDF_ERR_PASSWORD:  # pyright: ignore[reportUnknownMemberType]  # typed in part
-            raise DocumentRefused(
-                "encrypted", "The PDF opens only with a password. Save it without one and try again."
-            ) from error
+            raise _locked(allowance.password is not None) from error
         raise DocumentRefused("broken", "The PDF is damaged: it has no readable structure.") from error
     with closing(document):
-        return _read(document, limit)
+        return _read(document, allowance.characters)
+
+
+def _locked(password_given: bool) -> DocumentRefused:
+    if password_given:
+        return DocumentRefused(
+            "encrypted", "The PDF opens only with a password, and it is not the one given."
+        )
+    return DocumentRefused(
+        "encrypted",
+        "The PDF opens only with a password. Give it, or save the PDF without one, and try again.",
+    )
 
 
 def _read(document: _Document, limit: int) -> Reading:

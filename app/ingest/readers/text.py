@@ -4,7 +4,7 @@ from itertools import islice
 
 from app.errors import DocumentRefused
 from app.ingest.formats import SUPPORTED, is_binary
-from app.ingest.readers import Reading, clean, too_long
+from app.ingest.readers import Allowance, Reading, clean, too_long
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -47,8 +47,8 @@ _SAMPLE_BYTES = 65_536
 _UNREADABLE = "Some bytes are no text in the encoding {encoding} and were replaced."
 
 
-def read(content: bytes, limit: int) -> Reading:
-    text, warnings = decode(content, limit)
+def read(content: bytes, allowance: Allowance) -> Reading:
+    text, warnings = decode(content, allowance.characters)
     return Reading(text, warnings=warnings)
 
 
@@ -84,15 +84,14 @@ def _decode(content: bytes, hint: str | None) -> tuple[str, str]:
     named = _codec(hint)
     if named is not None and named.startswith("iso2022") and b"\x1b" in content:
         return content.decode(named, "replace"), named
-    text = content.decode("utf-8", "replace")
-    if _is_utf8(text, content):
-        return text, "utf-8"
+    if is_utf8(content):
+        return content.decode("utf-8", "replace"), "utf-8"
     if named is not None:
         try:
             return content.decode(named), named
         except UnicodeDecodeError:
             pass
-    encoding = _detect(content)
+    encoding = encoding_of(content)
     return content.decode(encoding, "replace"), encoding
 
 
@@ -107,8 +106,9 @@ def _utf16_without_bom(content: bytes) -> str | None:
     return None
 
 
-def _is_utf8(text: str, content: bytes) -> bool:
+def is_utf8(content: bytes) -> bool:
     """UTF-8 with a few bad bytes, as where a file was cut, is still more likely UTF-8 than anything else."""
+    text = content.decode("utf-8", "replace")
     bad = text.count("\ufffd")
     return (
         bad == 0
@@ -130,7 +130,8 @@ def _codec(label: str | None) -> str | None:
     return _SUPERSETS.get(name, name)
 
 
-def _detect(content: bytes) -> str:
+def encoding_of(content: bytes) -> str:
+    """The likeliest encoding of text that is not UTF-8, as far as a few bytes can tell."""
     from charset_normalizer import from_bytes  # 40 ms, and most text is UTF-8
 
     matches = from_bytes(content[:_SAMPLE_BYTES], cp_isolation=list(_LIKELY))
