@@ -113,7 +113,8 @@ def ask(question: str, assistant: str, session_id: str | None, email: str | None
 @click.option(
     "--collection", default="default", show_default=True, help="Made if there is none of this name."
 )
-def ingest(paths: tuple[Path, ...], collection: str) -> None:
+@click.option("--password", "ask_password", is_flag=True, help="Ask for the password that opens the PDFs.")
+def ingest(paths: tuple[Path, ...], collection: str, ask_password: bool) -> None:
     """Add files, and folders with all below them, to a collection.
 
     PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), CSV, OpenDocument text (.odt), RTF, EPUB, HTML, Markdown,
@@ -122,7 +123,8 @@ def ingest(paths: tuple[Path, ...], collection: str) -> None:
     """
     from app.cli import ingest as module
 
-    module.ingest(paths, collection=collection)
+    password = click.prompt("Password", hide_input=True, err=True) if ask_password else None
+    module.ingest(paths, collection=collection, password=password)
 
 
 @main.group()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 from anyio import to_thread
+from pydantic import SecretStr
 from rich.table import Table
 
 from app.cli.database import with_resources
@@ -55,10 +56,15 @@ def find(paths: Sequence[Path]) -> Found:
 
 
 async def ingest_files(
-    resources: Resources, collection: str, files: Sequence[Path], terminal: Terminal
+    resources: Resources,
+    collection: str,
+    files: Sequence[Path],
+    terminal: Terminal,
+    *,
+    password: SecretStr | None = None,
 ) -> list[Outcome]:
     """In the order of the files, some at a time, with a bar that counts in bytes."""
-    work = _Work(resources, collection, files)
+    work = _Work(resources, collection, files, password)
     with terminal.bar("Ingesting", total=max(1, sum(work.sizes))) as bar:
         limiter = anyio.CapacityLimiter(resources.settings.ingest.ingest_concurrency)
         async with anyio.create_task_group() as tasks:
@@ -69,10 +75,13 @@ async def ingest_files(
 
 
 class _Work:
-    def __init__(self, resources: Resources, collection: str, files: Sequence[Path]) -> None:
+    def __init__(
+        self, resources: Resources, collection: str, files: Sequence[Path], password: SecretStr | None
+    ) -> None:
         self._knowledge = resources.knowledge
         self._collection = collection
         self._files = files
+        self._password = password
         self.sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
         self.outcomes: list[Outcome | None] = [None] * len(files)
         self._shares = [0.0] * len(files)
@@ -89,7 +98,7 @@ class _Work:
         try:
             content = await to_thread.run_sync(self._content, path)
             document = await self._knowledge.ingest_now(
-                self._collection, path.name, content, on_progress=report
+                self._collection, path.name, content, password=self._password, on_progress=report
             )
             self._chunks[index] = document.chunk_count
             self.outcomes[index] = Outcome(path, document, document.error_message)
@@ -125,14 +134,15 @@ class _SomeRefused(FreshetError):
     """What was refused has been shown; this is for the exit code."""
 
 
-def ingest(paths: Sequence[Path], *, collection: str) -> None:
+def ingest(paths: Sequence[Path], *, collection: str, password: str | None = None) -> None:
     terminal = Terminal()
     found = find(paths)
     if not found.files:
         raise InvalidInput(f"There is no file that can be read among {found.passed_over:,} files.")
 
     async def add(resources: Resources) -> list[Outcome]:
-        return await ingest_files(resources, collection, found.files, terminal)
+        secret = SecretStr(password) if password else None
+        return await ingest_files(resources, collection, found.files, terminal, password=secret)
 
     with terminal.step("") as step:
         outcomes = with_resources(add)

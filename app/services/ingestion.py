@@ -10,6 +10,7 @@ from uuid import UUID
 import anyio
 import anyio.to_thread
 import numpy as np
+from pydantic import SecretStr
 
 from app.db import documents, embedders
 from app.db.chunks import passage
@@ -60,10 +61,15 @@ class Ingestion:
         self._embedder = embedder
         self._converter = converter
         self._progress: dict[UUID, Progress] = {}
+        self._passwords: dict[UUID, SecretStr] = {}
 
     def progress(self, document_id: UUID) -> Progress | None:
         """How far this process has come with it; None for what it is not working on."""
         return self._progress.get(document_id)
+
+    def remember_password(self, document_id: UUID, password: SecretStr) -> None:
+        """Of a document that is about to be ingested. In this process alone, until then: it is never stored."""
+        self._passwords[document_id] = password
 
     async def ingest_next(self) -> bool:
         """Ingests the oldest document that waits. False if none does."""
@@ -106,9 +112,10 @@ class Ingestion:
             async with self._sessions.read() as session:
                 claimed = await documents.file(session, document_id)
             if claimed is not None:
-                text, chunks, embeddings = await self._prepare(claimed, report)
+                text, chunks, embeddings = await self._prepare(document_id, claimed, report)
                 report(Progress("storing", len(chunks), len(chunks)))
                 await self._finish(document_id, text, chunks, embeddings)
+            self._passwords.pop(document_id, None)
         except DatabaseUnavailable:
             raise
         except DocumentRefused as refused:
@@ -122,11 +129,15 @@ class Ingestion:
             )
 
     async def _prepare(
-        self, claimed: Claimed, report: OnProgress
+        self, document_id: UUID, claimed: Claimed, report: OnProgress
     ) -> tuple[NewText, Sequence[NewChunk], Matrix]:
         report(Progress("converting"))
+        password = self._passwords.get(document_id)
         converted = await self._converter.convert(
-            claimed.content, claimed.file_name, declared_type=claimed.declared_type
+            claimed.content,
+            claimed.file_name,
+            declared_type=claimed.declared_type,
+            password=password.get_secret_value() if password is not None else None,
         )
         report(Progress("splitting"))
         passages = await anyio.to_thread.run_sync(
@@ -165,6 +176,8 @@ class Ingestion:
         await self._patiently(store)
 
     async def _fail(self, document_id: UUID, reason: str, message: str) -> None:
+        self._passwords.pop(document_id, None)
+
         async def store() -> None:
             async with self._sessions.begin() as session:
                 await documents.fail(session, document_id, reason=reason, message=message)

@@ -8,6 +8,7 @@ from typing import Literal, TypedDict, Unpack
 from uuid import UUID
 
 import anyio.to_thread
+from pydantic import SecretStr
 
 from app.db import collections, documents
 from app.db.collections import CollectionReach, CollectionView
@@ -89,14 +90,20 @@ class KnowledgeService:
                 raise NotFound("collection", identifier)
 
     async def add(
-        self, collection: str, file_name: str, content: bytes, declared_type: str | None = None
+        self,
+        collection: str,
+        file_name: str,
+        content: bytes,
+        declared_type: str | None = None,
+        *,
+        password: SecretStr | None = None,
     ) -> tuple[DocumentView, bool]:
-        """Stores the file; it is ingested in the background.
+        """Stores the file; it is ingested in the background. `password` opens it, and is kept only until then.
 
         The same bytes in one collection are one document, and the second value is false for those that were there; a
         document that failed is tried again. Raises `DocumentRefused`, `TooLarge`, and `NotFound` for an unknown id.
         """
-        added = await self._add(collection, file_name, content, declared_type, status="pending")
+        added = await self._add(collection, file_name, content, declared_type, password, status="pending")
         if added.is_new:
             self._jobs.enqueue(added.id)
         return await self.document(added.id), added.is_new
@@ -108,10 +115,11 @@ class KnowledgeService:
         content: bytes,
         declared_type: str | None = None,
         *,
+        password: SecretStr | None = None,
         on_progress: OnProgress | None = None,
     ) -> DocumentView:
         """The same as `add`, but done, or failed, when it returns, unless another process is already at it."""
-        added = await self._add(collection, file_name, content, declared_type, status="processing")
+        added = await self._add(collection, file_name, content, declared_type, password, status="processing")
         if added.is_new or await self._claim(added.id):
             await self._ingestion.ingest_claimed(added.id, on_progress)
         return await self.document(added.id)
@@ -181,6 +189,7 @@ class KnowledgeService:
         file_name: str,
         content: bytes,
         declared_type: str | None,
+        password: SecretStr | None,
         *,
         status: Literal["pending", "processing"],
     ) -> Added:
@@ -195,7 +204,7 @@ class KnowledgeService:
                 _check_name(collection)
                 await collections.insert_new(session, collection)
             (collection_id,) = await collections.hold(session, [collection])
-            return await documents.add(
+            added = await documents.add(
                 session,
                 collection_id,
                 file_name=name,
@@ -204,6 +213,10 @@ class KnowledgeService:
                 content_sha256=digest,
                 status=status,
             )
+            if added.is_new and password is not None:
+                # Before it is committed: then any task of this process may take the document.
+                self._ingestion.remember_password(added.id, password)
+            return added
 
     async def _claim(self, document_id: UUID) -> bool:
         async with self._sessions.begin() as session:

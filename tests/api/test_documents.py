@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from app.services.accounts import AccountService
+from tests.ingest.ingest_files import encrypted
 
 RIVERS = b"# Rivers\n\nA freshet is the flood of a river from melted snow."
 
@@ -68,6 +69,18 @@ async def test_a_file_that_cannot_be_read_fails_and_says_why(admin_client: httpx
     assert document["error"]["reason"] == "broken"
     text = await admin_client.get(f"/api/v1/documents/{document['id']}/text")
     assert (text.status_code, text.json()["code"]) == (409, "conflict")
+
+
+async def test_a_pdf_is_opened_with_the_password_that_comes_with_it(admin_client: httpx.AsyncClient):
+    locked = encrypted(b"secret")
+    without = await _ingested(admin_client, (await _upload(admin_client, locked, "a.pdf")).json()["id"])
+    assert without["error"]["reason"] == "encrypted"
+
+    accepted = await _upload(admin_client, locked, "a.pdf", password="secret")
+
+    assert (await _ingested(admin_client, accepted.json()["id"]))["status"] == "ready"
+    too_long = await _upload(admin_client, locked, "a.pdf", password="x" * 1_001)
+    assert (too_long.status_code, too_long.json()["code"]) == (422, "invalid_input")
 
 
 async def test_an_empty_file_is_refused_with_its_reason(admin_client: httpx.AsyncClient):

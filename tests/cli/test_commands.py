@@ -18,6 +18,7 @@ from app.cli.failures import expected_in
 from app.errors import InvalidInput, NotFound, Unauthenticated
 from app.services.accounts import AccountService
 from tests.conftest import SECRET
+from tests.ingest.ingest_files import encrypted
 
 Freshet = Callable[..., Awaitable[Result]]
 
@@ -250,6 +251,19 @@ async def test_what_cannot_be_read_is_listed_and_the_rest_ingested(
     assert "2 files of 4 refused" in result.output
     again = await freshet("ingest", str(folder / "fruit.md"))
     assert again.exit_code == 0
+
+
+async def test_the_password_of_a_pdf_is_asked_for_and_never_shown(
+    freshet: Freshet, on_new_database: None, tmp_path: Path
+) -> None:
+    locked = tmp_path / "locked.pdf"
+    locked.write_bytes(encrypted(b"sesame"))
+
+    result = await freshet("ingest", "--password", str(locked), typed="sesame\n")
+
+    assert result.exit_code == 0
+    assert "1 document with 1 chunk" in result.output
+    assert "sesame" not in result.output
 
 
 async def test_a_folder_with_nothing_to_read_is_refused(freshet: Freshet, tmp_path: Path) -> None:

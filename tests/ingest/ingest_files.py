@@ -4,6 +4,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
+from hashlib import md5
 
 WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
 EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"
@@ -60,6 +61,43 @@ def archive(parts: Mapping[str, str | bytes]) -> bytes:
         for name, content in parts.items():
             package.writestr(name, content)
     return out.getvalue()
+
+
+def encrypted(user_password: bytes) -> bytes:
+    """A PDF under the standard's first encryption (ISO 32000-1, 7.6.3, revision 2)."""
+    padding = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
+
+    def rc4(key: bytes, plain: bytes) -> bytes:
+        state, j, out = list(range(256)), 0, bytearray()
+        for i in range(256):
+            j = (j + state[i] + key[i % len(key)]) % 256
+            state[i], state[j] = state[j], state[i]
+        i = j = 0
+        for byte in plain:
+            i = (i + 1) % 256
+            j = (j + state[i]) % 256
+            state[i], state[j] = state[j], state[i]
+            out.append(byte ^ state[(state[i] + state[j]) % 256])
+        return bytes(out)
+
+    identifier = b"0123456789abcdef"
+    user = (user_password + padding)[:32]
+    owner = rc4(md5((b"owner" + padding)[:32], usedforsecurity=False).digest()[:5], user)
+    permissions = (-4).to_bytes(4, "little", signed=True)
+    key = md5(user + owner + permissions + identifier, usedforsecurity=False).digest()[:5]
+    content = lines_of("behind a lock")
+    of_object = md5(key + (5).to_bytes(3, "little") + bytes(2), usedforsecurity=False).digest()[:10]
+    plain = pdf(
+        [content],
+        trailer=b"/ID[<%b><%b>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%b>/U<%b>>>"
+        % (
+            identifier.hex().encode(),
+            identifier.hex().encode(),
+            owner.hex().encode(),
+            rc4(key, padding).hex().encode(),
+        ),
+    )
+    return plain.replace(content, rc4(of_object, content))
 
 
 def unpacked(content: bytes) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from app.errors import DocumentRefused
 from app.ingest.convert import ConversionLimits, Converter, Page, Worker, WorkerDied
 from app.ingest.readers import Allowance
 from app.ingest.worker import LENGTHS, answer, head, serve
-from tests.ingest.ingest_files import docx, lines_of, paragraph, pdf
+from tests.ingest.ingest_files import archive, docx, encrypted, lines_of, paragraph, pdf
 
 # Reading this takes some seconds, in which nothing looks at a clock.
 ENDLESS = b"<div>" * 2_000_000
@@ -75,6 +75,13 @@ async def test_a_refusal_comes_with_its_reason_and_words(converter: Converter):
     refused = await refusal(converter, pdf([b""]), "a.pdf")
     assert (refused.reason, refused.message) == ("no_text", "The PDF holds no text.")
     assert (await refusal(converter, b"", "a.pdf")).reason == "empty"
+
+
+async def test_a_password_opens_a_pdf_also_inside_of_an_archive(converter: Converter):
+    locked = encrypted(b"secret")
+    assert (await converter.convert(locked, "a.pdf", password="secret")).text == "behind a lock"
+    inside = await converter.convert(archive({"a.pdf": locked}), "a.zip", password="secret")
+    assert (inside.text, inside.pages[0].label) == ("# a.pdf\n\nbehind a lock", "a.pdf > 1")
 
 
 async def test_what_a_reader_does_not_expect_is_a_broken_file(

@@ -1,6 +1,5 @@
 import io
 import zipfile
-from hashlib import md5
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tests.ingest.ingest_files import (
     PICTURE,
     archive,
     docx,
+    encrypted,
     lines_of,
     paragraph,
     pdf,
@@ -298,49 +298,20 @@ def test_a_pdf_that_lies_about_its_pages_ends():
     assert refusal(portable.read, pdf([lines_of("too much")]), 5).reason == "too_large"
 
 
-def encrypted(user_password: bytes) -> bytes:
-    """A PDF under the standard's first encryption (ISO 32000-1, 7.6.3, revision 2)."""
-    padding = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
-
-    def rc4(key: bytes, plain: bytes) -> bytes:
-        state, j, out = list(range(256)), 0, bytearray()
-        for i in range(256):
-            j = (j + state[i] + key[i % len(key)]) % 256
-            state[i], state[j] = state[j], state[i]
-        i = j = 0
-        for byte in plain:
-            i = (i + 1) % 256
-            j = (j + state[i]) % 256
-            state[i], state[j] = state[j], state[i]
-            out.append(byte ^ state[(state[i] + state[j]) % 256])
-        return bytes(out)
-
-    identifier = b"0123456789abcdef"
-    user = (user_password + padding)[:32]
-    owner = rc4(md5((b"owner" + padding)[:32], usedforsecurity=False).digest()[:5], user)
-    permissions = (-4).to_bytes(4, "little", signed=True)
-    key = md5(user + owner + permissions + identifier, usedforsecurity=False).digest()[:5]
-    content = lines_of("behind a lock")
-    of_object = md5(key + (5).to_bytes(3, "little") + bytes(2), usedforsecurity=False).digest()[:10]
-    plain = pdf(
-        [content],
-        trailer=b"/ID[<%b><%b>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%b>/U<%b>>>"
-        % (
-            identifier.hex().encode(),
-            identifier.hex().encode(),
-            owner.hex().encode(),
-            rc4(key, padding).hex().encode(),
-        ),
-    )
-    return plain.replace(content, rc4(of_object, content))
-
-
 def test_an_encrypted_pdf_that_opens_without_a_password_is_read():
     assert portable.read(encrypted(b""), LIMIT).text == "behind a lock"
 
 
 def test_an_encrypted_pdf_that_asks_for_a_password_is_refused():
-    assert refusal(portable.read, encrypted(b"secret")).reason == "encrypted"
+    refused = refusal(portable.read, encrypted(b"secret"))
+    assert (refused.reason, "Give it" in refused.message) == ("encrypted", True)
+
+
+def test_an_encrypted_pdf_opens_with_its_password_and_no_other():
+    locked = encrypted("señal".encode("latin-1"))
+    assert portable.read(locked, Allowance(1000, password="señal")).text == "behind a lock"
+    with pytest.raises(DocumentRefused, match="not the one given"):
+        portable.read(locked, Allowance(1000, password="secret"))
 
 
 # DOCX

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import anyio
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import make_url, text
 
 from app.db.engine import Sessions, create_engine
@@ -27,6 +28,7 @@ from app.rag.retrieval import Hit, Query
 from app.services.ingestion import Ingestion, Progress
 from app.services.knowledge import KnowledgeService
 from app.settings import DatabaseSettings
+from tests.ingest.ingest_files import encrypted
 from tests.words_embedder import WordsEmbedder
 
 RIVERS = b"""# Rivers
@@ -179,6 +181,27 @@ async def test_a_document_that_cannot_be_read_fails_with_its_reason(
     assert (document.status, document.error_reason) == ("failed", "broken")
     assert document.error_message
     assert await _rows(sessions, "SELECT 1 FROM chunks") == []
+
+
+async def test_a_password_opens_a_document_and_is_kept_nowhere(
+    knowledge: KnowledgeService, sessions: Sessions, caplog: pytest.LogCaptureFixture
+):
+    locked = encrypted(b"open sesame")
+    refused = await knowledge.ingest_now("default", "a.pdf", locked)
+    assert refused.error_reason == "encrypted"
+
+    wrong = await knowledge.ingest_now("default", "a.pdf", locked, password=SecretStr("wrong key"))
+    assert wrong.error_reason == "encrypted"
+    _, is_new = await knowledge.add("default", "a.pdf", locked, password=SecretStr("open sesame"))
+    assert is_new
+    assert await knowledge.ingest_next()
+    assert (await knowledge.document(refused.id)).status == "ready"
+
+    elsewhere = await knowledge.ingest_now("other", "a.pdf", locked)
+    assert elsewhere.error_reason == "encrypted"
+    stored = str(await _rows(sessions, "SELECT d::text FROM documents d"))
+    assert "sesame" not in stored + caplog.text
+    assert "wrong key" not in stored + caplog.text
 
 
 async def test_a_document_that_failed_is_tried_again_under_its_new_name(knowledge: KnowledgeService):

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import UploadFile
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
@@ -22,6 +22,7 @@ from app.services.knowledge import DEFAULT_COLLECTION, LONGEST_NAME, NAME_PATTER
 router = APIRouter(tags=["documents"])
 
 _MAX_EXCERPT = 100_000
+_LONGEST_PASSWORD = 1_000
 # PostgreSQL counts in 32 bits, from 1.
 _MAX_OFFSET = 2**31 - 2 - _MAX_EXCERPT
 
@@ -201,6 +202,12 @@ _UPLOAD: dict[str, Any] = {
                             "default": DEFAULT_COLLECTION,
                             "description": "A name or an id. A name that there is none of makes a collection.",
                         },
+                        "password": {
+                            "type": "string",
+                            "format": "password",
+                            "maxLength": _LONGEST_PASSWORD,
+                            "description": "Opens a PDF, and those inside of an archive or a letter. It is not stored.",
+                        },
                     },
                 }
             }
@@ -226,7 +233,11 @@ async def add_document(request: Request, response: Response, knowledge: Knowledg
     # Read here and not by the framework, which would take the whole file in before it asks who sends it.
     upload = await _read(request)
     document, is_new = await knowledge.add(
-        upload.collection, upload.file_name, upload.content, upload.declared_type
+        upload.collection,
+        upload.file_name,
+        upload.content,
+        upload.declared_type,
+        password=upload.password,
     )
     if not is_new:
         response.status_code = 200
@@ -287,6 +298,7 @@ class _Upload:
     file_name: str
     declared_type: str | None
     content: bytes
+    password: SecretStr | None
 
 
 async def _read(request: Request) -> _Upload:
@@ -304,8 +316,16 @@ async def _read(request: Request) -> _Upload:
         file, collection = form.get("file"), form.get("collection", DEFAULT_COLLECTION)
         if not isinstance(file, UploadFile) or not isinstance(collection, str):
             raise InvalidInput("The form needs a file in the field `file`, and a `collection` that is text.")
-        return _Upload(collection, file.filename or "", file.content_type, await file.read())
+        content = await file.read()
+        return _Upload(collection, file.filename or "", file.content_type, content, _password(form))
     finally:
         for value in form.values():
             if isinstance(value, UploadFile):
                 value.file.close()
+
+
+def _password(form: FormData) -> SecretStr | None:
+    password = form.get("password", "")
+    if not isinstance(password, str) or len(password) > _LONGEST_PASSWORD:
+        raise InvalidInput(f"The `password` is text of at most {_LONGEST_PASSWORD:,} characters.")
+    return SecretStr(password) if password else None
