@@ -265,12 +265,24 @@ def test_an_email_in_an_email_is_read_with_what_is_attached_to_it():
         ("Subject: =?utf-8?B?R3LDvMOfZQ==?= =?iso-8859-1?Q?_f=FCr_dich?=", "Grüße für dich"),
         ("Subject: =?no-such?Q?a?=", "a"),
         ("Subject: Grüße", "Grüße"),
+        ("Subject: Grüße =?utf-8?Q?f=C3=BCr?= dich", "Grüße für dich"),
+        ("Subject: =?a\0b?Q?a?=", "a"),
         ("Subject: =?utf-8?B?R3LDvMOfZQ=?=", "Grüße"),
         ("Subject: a\n\tb", "a b"),
     ],
 )
 def test_a_subject_is_read_in_any_encoding(head: str, subject: str):
     assert eml.read(f"{head}\nFrom: a@b\n\ntext".encode(), allowance()).title == subject
+
+
+def test_bytes_that_are_in_no_encoding_cost_an_email_nothing_else():
+    inner = b"Subject: \xff inner\n\n\xffinside\n"
+    head = b'Subject: \xff\xfe a\nContent-Type: multipart/mixed; boundary="x"\n\n'
+    named = b"--x\nContent-Disposition: attachment; filename*=a\0b''%FF.txt\n\nattached\n"
+    content = head + b"--x\nContent-Type: message/rfc822\n\n" + inner + named + b"--x--\n"
+    reading = eml.read(content, allowance())
+    assert "inside" in reading.text
+    assert reading.text.endswith("attached")
 
 
 def test_a_picture_in_an_email_is_named_unless_its_page_shows_it():

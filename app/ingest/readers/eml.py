@@ -7,7 +7,7 @@ from typing import cast
 
 from app.errors import DocumentRefused
 from app.ingest.headings import heading, literal
-from app.ingest.readers import Allowance, Reading, clean, html, one_line, text
+from app.ingest.readers import Allowance, Reading, html, one_line, text
 from app.ingest.readers.members import Binder
 
 _HEADERS = ("From", "To", "Cc", "Date")
@@ -19,21 +19,24 @@ def read(content: bytes, allowance: Allowance) -> Reading:
     try:
         # The newer policy takes headers apart by a grammar, which hostile ones make slow.
         message: Message = message_from_bytes(content, policy=policy.compat32)
-        parts = list(_leaves(message))
+        if not any(message.get(name) for name in (*_HEADERS, "Subject", "Received", "MIME-Version")):
+            raise DocumentRefused("broken", "The file should be an email, but has no headers of one.")
+        return _read(message, allowance)
     except RecursionError as error:
         raise DocumentRefused("broken", "The email is nested too deeply to be read.") from error
-    if not any(message.get(name) for name in (*_HEADERS, "Subject", "Received", "MIME-Version")):
-        raise DocumentRefused("broken", "The file should be an email, but has no headers of one.")
+
+
+def _read(message: Message, allowance: Allowance) -> Reading:
+    parts = list(_leaves(message))
     allowance.room.take(members=len(parts))
-    attached = [part for part in parts if _is_attached(part)]
     subject = _header(message, "Subject")
-    binder = Binder(allowance, level=2)
     lines = [f"{name}: {value}" for name in _HEADERS if (value := _header(message, name))]
     body = _body([part for part in parts if not _is_attached(part)], allowance.characters)
+    binder = Binder(allowance, level=2)
     blocks = [heading(1, subject or "Email"), literal("\n".join(lines)), body]
     binder.add_own("\n\n".join(filter(None, blocks)))
-    for number, part in enumerate(attached, 1):
-        binder.add(*_attachment(part, number))
+    for number, part in enumerate(filter(_is_attached, parts), 1):
+        _attach(part, f"attachment {number}", binder)
     return binder.reading(subject, "The email holds no text.")
 
 
@@ -57,7 +60,7 @@ def _is_attached(part: Message) -> bool:
     if part.get_content_maintype() == "image" and part.get("Content-ID"):
         return False
     is_text = part.get_content_type() in ("text/plain", "text/html")
-    return part.get_content_disposition() == "attachment" or not is_text or bool(part.get_filename())
+    return part.get_content_disposition() == "attachment" or not is_text or bool(_file_name(part))
 
 
 def _body(parts: list[Message], limit: int) -> str:
@@ -68,21 +71,27 @@ def _body(parts: list[Message], limit: int) -> str:
             continue
         try:
             said, _ = text.decode(content, limit, hint=part.get_content_charset())
-        except DocumentRefused:
+        except (DocumentRefused, ValueError):
             continue
         is_page = part.get_content_type() == "text/html"
         shown.append(html.to_markdown(said)[0] if is_page else literal(said.strip()))
     return "\n\n".join(filter(None, shown))
 
 
-def _attachment(part: Message, number: int) -> tuple[str, bytes, str | None]:
-    """Its name, content and type."""
-    if part.get_content_type() == "message/rfc822":
-        letter = cast("Message", part.get_payload(0)) if part.is_multipart() else part
-        subject = (_header(letter, "Subject") or f"attachment {number}").replace("/", "-")
-        return f"{subject}.eml", letter.as_bytes(policy=policy.compat32), None
-    name = _decoded(part.get_filename() or "")
-    return name or f"attachment {number}", _payload(part), part.get_content_type()
+def _attach(part: Message, unnamed: str, binder: Binder) -> None:
+    if part.get_content_type() == "message/rfc822" and part.is_multipart():
+        letter = cast("list[Message]", part.get_payload())[0]
+        subject = (_header(letter, "Subject") or unnamed).replace("/", "-")
+        binder.add_from(f"{subject}.eml", lambda inside: _read(letter, inside))
+    else:
+        binder.add(_file_name(part) or unnamed, _payload(part), part.get_content_type())
+
+
+def _file_name(part: Message) -> str:
+    try:
+        return _decoded(part.get_filename() or "")
+    except ValueError:
+        return ""
 
 
 def _payload(part: Message) -> bytes:
@@ -99,16 +108,18 @@ def _header(message: Message, name: str) -> str:
 
 def _decoded(value: str) -> str:
     """Words in other encodings are marked as such; bytes that are not, are mostly UTF-8."""
-    pieces: list[str] = []
+    value = value[:_LONGEST_HEADER].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     try:
-        words = decode_header(value[:_LONGEST_HEADER])
+        words = decode_header(value)
     except (ValueError, binascii.Error):
-        words = [(value[:_LONGEST_HEADER], None)]
-    for word, charset in words:
-        if isinstance(word, str):
-            word = word.encode("utf-8", "surrogateescape")
-        try:
-            pieces.append(word.decode(charset or "utf-8", "replace"))
-        except LookupError:
-            pieces.append(word.decode("utf-8", "replace"))
-    return one_line(clean("".join(pieces))) or ""
+        words = [(value, None)]
+    return one_line("".join(_word(word, charset) for word, charset in words)) or ""
+
+
+def _word(word: str | bytes, charset: str | None) -> str:
+    if isinstance(word, str):
+        return word
+    try:
+        return word.decode(charset or "raw-unicode-escape", "replace")
+    except (LookupError, ValueError):
+        return word.decode("utf-8", "replace")
