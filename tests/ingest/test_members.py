@@ -231,6 +231,7 @@ def test_an_email_is_its_headers_and_text_and_then_what_is_attached():
 
 def test_an_email_without_attachments_has_no_pages():
     assert eml.read(letter().as_bytes(), allowance()).pages == ()
+    assert eml.read(b"From: a@b\n\ntext", allowance()).title is None
 
 
 def test_of_the_versions_of_a_text_the_plain_one_is_read():

@@ -37,7 +37,7 @@ def _read(message: Message, allowance: Allowance) -> Reading:
     binder.add_own("\n\n".join(filter(None, blocks)))
     for number, part in enumerate(filter(_is_attached, parts), 1):
         _attach(part, f"attachment {number}", binder)
-    return binder.reading(subject, "The email holds no text.")
+    return binder.reading(subject or None, "The email holds no text.")
 
 
 def _leaves(message: Message) -> Iterator[Message]:

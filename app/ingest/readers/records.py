@@ -7,7 +7,6 @@ from itertools import chain, groupby, islice
 from app.ingest.headings import literal
 from app.ingest.readers import clean
 
-_SPACE = re.compile(r"\s+")
 # In so many rows the header is looked for, as some tables have lines of a title above it.
 _LOOK_AHEAD = 20
 _HEADER_SHARE = 0.6
@@ -52,7 +51,8 @@ def record(fields: Iterable[tuple[str, str]]) -> str:
 
 
 def flat(text: str) -> str:
-    return _SPACE.sub(" ", clean(text)).strip()
+    """In one line. What is printable needs no cleaning, and most fields are."""
+    return " ".join((text if text.isprintable() else clean(text)).split())
 
 
 def _header_at(rows: list[Row], *, strictly: bool) -> int | None:
