@@ -143,8 +143,9 @@ def office(main: str, main_type: str, parts: Mapping[str, str | bytes]) -> bytes
     )
 
 
-def xlsx(sheets: Mapping[str, str], *, styles: str = "", before: str = "") -> bytes:
-    """A workbook of sheets by their names, each with these rows as XML. `styles` are formats of numbers, by commas."""
+def xlsx(sheets: Mapping[str, str], *, styles: str = "", before: str = "", dimension: str = "") -> bytes:
+    """A workbook of sheets by their names, each with these rows as XML. `styles` are formats of numbers, by commas;
+    `dimension` is what the sheets say of their size."""
     namespace = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
     listed = "".join(
         f'<sheet name="{name}" sheetId="{number}" r:id="s{number}"/>' for number, name in enumerate(sheets, 1)
@@ -153,8 +154,9 @@ def xlsx(sheets: Mapping[str, str], *, styles: str = "", before: str = "") -> by
         f'<Relationship Id="s{number}" Type="{_RELATIONS}/worksheet" Target="worksheets/sheet{number}.xml"/>'
         for number in range(1, len(sheets) + 1)
     )
+    size = f'<dimension ref="{dimension}"/>' if dimension else ""
     parts = {
-        f"xl/worksheets/sheet{number}.xml": f"{before}<worksheet {namespace}><sheetData>{rows}</sheetData></worksheet>"
+        f"xl/worksheets/sheet{number}.xml": f"{before}<worksheet {namespace}>{size}<sheetData>{rows}</sheetData></worksheet>"
         for number, rows in enumerate(sheets.values(), 1)
     }
     formats = "".join(f'<xf numFmtId="{one}"/>' for one in ["0", *filter(None, styles.split(","))])
