@@ -71,9 +71,8 @@ async def _programme(
 ) -> list[str]:
     await _all_running(made)
     if rule in DROPPED_INDEXES:
-        connection = await made.connect()
-        await connection.execute(f"DROP INDEX IF EXISTS {DROPPED_INDEXES[rule]}")
-        await connection.close()
+        async with made.connection() as connection:
+            await connection.execute(f"DROP INDEX IF EXISTS {DROPPED_INDEXES[rule]}")
     play = Play(made, draw(seed))
     try:
         played = await play.run()
@@ -83,9 +82,8 @@ async def _programme(
         await play.clients.close()
     await _all_running(made)
     found += await processes.problems()
-    connection = await made.connect()
-    await connection.execute("DELETE FROM sessions")
-    await connection.close()
+    async with made.connection() as connection:
+        await connection.execute("DELETE FROM sessions")
     return found
 
 

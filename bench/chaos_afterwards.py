@@ -7,13 +7,17 @@ from random import Random
 from bench.chaos_play import Play
 from bench.chaos_stored import Stored
 
+_QUIET_ENDS = 3
+_READING_WITHIN_S = 0.03
+
 
 async def afterwards(play: Play, stored: Stored) -> list[str]:
     """Asks each session once more at the end."""
-    ready = [server.number for server in play.world.servers if server.running and await server.ready(0)]
+    ready = [server.number for server in play.world.servers if server.is_ready]
     found = await _replays(play, stored, ready)
     found += await _histories(play, stored, ready)
-    return found + await _not_busy(play, ready)
+    found += await _not_busy(play, ready)
+    return found + await _quiet_ends(play, ready)
 
 
 async def _replays(play: Play, stored: Stored, ready: Sequence[int]) -> list[str]:
@@ -61,4 +65,15 @@ async def _not_busy(play: Play, ready: Sequence[int]) -> list[str]:
         end = json.loads(body.splitlines()[-1])
         if status != 200 or end.get("status") != "completed":
             found.append(f"session {conversation.session_id} does not take another question: {status} {end}")
+    return found
+
+
+async def _quiet_ends(play: Play, ready: Sequence[int]) -> list[str]:
+    """What a process tells last is missed by nobody: nothing that it says later would make up for it."""
+    chance = Random(play.played.programme.seed)
+    found: list[str] = []
+    for _ in range(_QUIET_ENDS):
+        owner, *others = chance.sample(ready, len(ready))
+        asleep_after_s = [chance.uniform(0.002, _READING_WITHIN_S) for _ in others]
+        found += await play.clients.quiet_end(owner, others, asleep_after_s)
     return found

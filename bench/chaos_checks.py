@@ -7,7 +7,7 @@ from typing import Any
 
 from app.conformance import check
 from bench.chaos_afterwards import afterwards
-from bench.chaos_journal import Following, Question
+from bench.chaos_journal import Follower, Question
 from bench.chaos_plan import may_be_asked_again
 from bench.chaos_play import Done, Play, Played
 from bench.chaos_readings import compare, compare_erased
@@ -26,12 +26,13 @@ async def problems(play: Play) -> list[str]:
     played = play.played
     stored = await stored_of(play)
     found = [*played.problems]
+    found += [f"two answers are made at once in session {session_id}" for session_id in played.two_at_once]
     found += _stored_once(played, stored)
     found += _one_run_a_key(played, stored)
     found += _one_call_a_run(play, stored)
     found += _terminal(stored)
     found += _without_reason(played, stored)
-    found += _followings(played, stored)
+    found += _followers(played, stored)
     found += _statuses(played)
     found += _stops(played, stored)
     return found + await afterwards(play, stored)
@@ -144,38 +145,38 @@ def _without_reason(played: Played, stored: Stored) -> Iterator[str]:
             yield f"run {run_id} of server {run.owners} is interrupted, and nothing has happened to it"
 
 
-def _followings(played: Played, stored: Stored) -> Iterator[str]:
-    erased: defaultdict[str, list[Following]] = defaultdict(list)
-    for following in played.journal.followings:
-        run = stored.runs.get(following.run_id)
-        where = f"a reader of run {following.run_id}"
-        if following.gave_up:
+def _followers(played: Played, stored: Stored) -> Iterator[str]:
+    erased: defaultdict[str, list[Follower]] = defaultdict(list)
+    for follower in played.journal.followers:
+        run = stored.runs.get(follower.run_id)
+        where = f"a reader of run {follower.run_id}"
+        if follower.gave_up:
             seen = [
                 f"server {reading.server} from {reading.after}: {len(reading.events)} events, {reading.heartbeats} heartbeats"
-                for reading in following.readings
+                for reading in follower.readings
             ]
             end = f"{len(run.log)} lines of {run.owners}, {run.row['status']}" if run is not None else "gone"
             yield f"{where} waited for its end for too long: {', '.join(seen)}; it is {end}"
         if run is None:
-            erased[following.run_id].append(following)
-            if not played.journal.removed(following.session_id, purged=True):
+            erased[follower.run_id].append(follower)
+            if not played.journal.removed(follower.session_id, purged=True):
                 yield f"{where} follows a run that is not stored"
             continue
-        for what in _following(played, following, run):
+        for what in _follower(played, follower, run):
             yield f"{where} {what}"
-    for run_id, followings in erased.items():
-        for what in compare_erased([reading for one in followings for reading in one.readings]):
+    for run_id, followers in erased.items():
+        for what in compare_erased([reading for one in followers for reading in one.readings]):
             yield f"a reader of the erased run {run_id} {what}"
 
 
-def _following(played: Played, following: Following, run: Ended) -> Iterator[str]:
-    removed = played.journal.removed(following.session_id)
+def _follower(played: Played, follower: Follower, run: Ended) -> Iterator[str]:
+    removed = played.journal.removed(follower.session_id)
     causes = _causes(played, run)
     began_at = min((done.began for done in causes), default=None)
     if any(done.what.kind == "database" for done in causes):
         # Nothing can be kept while the database is away.
         began_at = played.began
-    for reading in following.readings:
+    for reading in follower.readings:
         is_owners = not run.owners or reading.server in run.owners
         yield from compare(reading, run.log, lost_since=began_at if is_owners else None, removed=removed)
         broken = reading.ended == "broken" and reading.server not in {
@@ -184,12 +185,12 @@ def _following(played: Played, following: Following, run: Ended) -> Iterator[str
         slow = run.row["model"] is not None and "w" in run.row["model"]
         if broken and not slow:
             yield f"lost its connection to server {reading.server}, to which nothing had happened"
-    seen = any(reading.events for reading in following.readings[:-1])
-    if following.readings and following.readings[-1].status == 204 and seen and not following.is_over:
-        yield f"has {following.readings[-1].after} of {len(run.log)} lines, and is told that there is nothing more"
-    whole = [event for reading in following.readings for _, event in reading.events if not reading.sse]
-    plain = not any(reading.sse or reading.is_cut for reading in following.readings)
-    from_the_start = plain and following.is_over and following.readings[0].after == 0
+    seen = any(reading.events for reading in follower.readings[:-1])
+    if follower.readings and follower.readings[-1].status == 204 and seen and not follower.is_over:
+        yield f"has {follower.readings[-1].after} of {len(run.log)} lines, and is told that there is nothing more"
+    whole = [event for reading in follower.readings for _, event in reading.events if not reading.sse]
+    plain = not any(reading.sse or reading.is_cut for reading in follower.readings)
+    from_the_start = plain and follower.is_over and follower.readings[0].after == 0
     if from_the_start and len(whole) <= _MOST_TO_CONFORM:
         complaints = check(b"".join(whole), form="ndjson").problems
         yield from (f"has a whole of which the check says: {complaint}" for complaint in complaints[:1])

@@ -1,19 +1,23 @@
 """The clients of a programme: they ask, leave, come back, and note all that they see."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 
-from bench.chaos_journal import Following, Journal, Question, Reading, Request, Stopping, now
-from bench.chaos_plan import Conversation, Reader, Turn, assistant_of
+from bench.chaos_journal import Follower, Journal, Question, Reading, Request, Stopping, now
+from bench.chaos_plan import QUIET, Conversation, Reader, Turn, assistant_of
 from bench.chaos_servers import Server
 
 _ASKING_S = 20.0
 _BETWEEN_TRIES_S = 0.15
+_SOON_S = 4.0
+# Longer than an answer and what is told of it take, and shorter than the limit of the heartbeat.
+_ASLEEP_S = 0.45
 _SLOW_S = 2.0
 _SLOW_READ_BYTES = 4096
 
@@ -52,9 +56,9 @@ class Clients:
             if turn.whole:
                 await self._ask_at_once(question, request)
             else:
-                following = await self._ask_for_stream(question, request, tasks, is_first=is_first)
-                if following is not None:
-                    await self._follow(following, turn.then, turn.patience_s, sse=turn.sse)
+                follower = await self._ask_for_stream(question, request, tasks, is_first=is_first)
+                if follower is not None:
+                    await self._follow(follower, turn.then, turn.patience_s, sse=turn.sse)
                     return
             unknown = request.status is None or request.status in (502, 503, 504)
             if turn.key is None or not unknown or now() > self._give_up_at:
@@ -77,7 +81,7 @@ class Clients:
 
     async def _ask_for_stream(
         self, question: Question, request: Request, tasks: asyncio.TaskGroup, *, is_first: bool
-    ) -> Following | None:
+    ) -> Follower | None:
         turn = question.turn
         path = f"/{question.session_id}/regenerate" if turn.again else "/stream"
         url = f"{self._servers[request.server].url}/api/v1/chat{path}"
@@ -91,24 +95,24 @@ class Clients:
                     return None
                 request.run_id = response.headers["x-run-id"]
                 reading = Reading(request.server, turn.sse, 0)
-                following = Following(request.run_id, response.headers["x-session-id"], [reading])
-                self.journal.followings.append(following)
+                follower = Follower(request.run_id, response.headers["x-session-id"], [reading])
+                self.journal.followers.append(follower)
                 if is_first:
-                    self._begin_others(following, turn, reading, tasks)
+                    self._begin_others(follower, turn, reading, tasks)
                 await self._read(response, reading, turn)
         except _FAILED:
             return None
         if reading.ended == "left":
             await asyncio.sleep(turn.away_s)
-        return following
+        return follower
 
     def _begin_others(
-        self, following: Following, turn: Turn, reading: Reading, tasks: asyncio.TaskGroup
+        self, follower: Follower, turn: Turn, reading: Reading, tasks: asyncio.TaskGroup
     ) -> None:
         for reader in turn.readers:
-            tasks.create_task(self._read_beside(following, reader, turn, reading))
+            tasks.create_task(self._read_beside(follower, reader, turn, reading))
         if turn.stop is not None:
-            tasks.create_task(self._stop(following, *turn.stop, with_id=turn.sse))
+            tasks.create_task(self._stop(follower, *turn.stop, with_id=turn.sse))
 
     async def _read(self, response: aiohttp.ClientResponse, reading: Reading, turn: Turn | None) -> None:
         """To the end, or as long as the turn says. Fills `ended`."""
@@ -136,27 +140,27 @@ class Clients:
         except (aiohttp.ClientError, OSError):
             reading.ended = "broken"
 
-    async def _read_beside(self, first: Following, reader: Reader, turn: Turn, reading: Reading) -> None:
+    async def _read_beside(self, first: Follower, reader: Reader, turn: Turn, reading: Reading) -> None:
         await asyncio.sleep(reader.delay_s)
-        following = Following(first.run_id, first.session_id, [])
-        self.journal.followings.append(following)
+        follower = Follower(first.run_id, first.session_id, [])
+        self.journal.followers.append(follower)
         after = int(reading.last_seq * reader.share) if reading.events else 0
         servers = (reader.server, *reversed(turn.then))
-        await self._follow(following, servers, turn.patience_s, sse=reader.sse, after=after)
+        await self._follow(follower, servers, turn.patience_s, sse=reader.sse, after=after)
 
     async def _follow(
-        self, following: Following, servers: Sequence[int], patience_s: float, *, sse: bool, after: int = 0
+        self, follower: Follower, servers: Sequence[int], patience_s: float, *, sse: bool, after: int = 0
     ) -> None:
         """Resumes until the end is known, or the run is gone."""
-        if following.readings:
-            after = following.readings[-1].last_seq
+        if follower.readings:
+            after = follower.readings[-1].last_seq
         for server in _again_and_again(servers):
-            if following.is_over:
+            if follower.is_over:
                 return
             if now() > self._give_up_at:
-                following.gave_up = True
+                follower.gave_up = True
                 return
-            reading = await self._resume(following, server, after, patience_s, sse=sse)
+            reading = await self._resume(follower, server, after, patience_s, sse=sse)
             if reading is None:
                 await asyncio.sleep(_BETWEEN_TRIES_S)
                 continue
@@ -165,10 +169,10 @@ class Clients:
                 return
 
     async def _resume(
-        self, following: Following, server: int, after: int, patience_s: float, *, sse: bool
+        self, follower: Follower, server: int, after: int, patience_s: float, *, sse: bool
     ) -> Reading | None:
-        url = f"{self._servers[server].url}/api/v1/chat/{following.session_id}/stream"
-        params = {"run_id": following.run_id, **({} if sse else {"after": str(after)})}
+        url = f"{self._servers[server].url}/api/v1/chat/{follower.session_id}/stream"
+        params = {"run_id": follower.run_id, **({} if sse else {"after": str(after)})}
         headers = {"accept": "text/event-stream", "last-event-id": str(after)} if sse else {}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=patience_s)
         try:
@@ -176,7 +180,7 @@ class Clients:
                 if response.status in (502, 503, 504):
                     return None
                 reading = Reading(server, sse, after, response.status)
-                following.readings.append(reading)
+                follower.readings.append(reading)
                 if response.status == 200:
                     await self._read(response, reading, None)
                 else:
@@ -185,12 +189,12 @@ class Clients:
         except _FAILED:
             return None
 
-    async def _stop(self, following: Following, delay_s: float, server: int, *, with_id: bool) -> None:
+    async def _stop(self, follower: Follower, delay_s: float, server: int, *, with_id: bool) -> None:
         await asyncio.sleep(delay_s)
-        stopping = Stopping(following.run_id if with_id else None, following.session_id, server)
+        stopping = Stopping(follower.run_id if with_id else None, follower.session_id, server)
         self.journal.stops.append(stopping)
-        url = f"{self._servers[server].url}/api/v1/chat/{following.session_id}/stop"
-        body = {"run_id": following.run_id} if with_id else {}
+        url = f"{self._servers[server].url}/api/v1/chat/{follower.session_id}/stop"
+        body = {"run_id": follower.run_id} if with_id else {}
         began = now()
         try:
             timeout = aiohttp.ClientTimeout(total=_ASKING_S)
@@ -213,6 +217,36 @@ class Clients:
             pass
         self.journal.removals.append((session_id, purge, status))
 
+    async def quiet_end(
+        self, owner: int, elsewhere: Sequence[int], asleep_after_s: Sequence[float]
+    ) -> list[str]:
+        """An answer after which its process has nothing more to tell, and readers elsewhere whose processes are asleep when it ends:
+        most have begun to read it by then. They must have all of it, soon after they have woken up."""
+        self._give_up_at = now() + _ASKING_S
+        body = {"message": "Briefly.", "assistant_id": assistant_of(QUIET)}
+        url = f"{self._servers[owner].url}/api/v1/chat/stream"
+        timeout = aiohttp.ClientTimeout(total=_ASKING_S)
+        first, others = Reading(owner, sse=False, after=0), list[Follower]()
+        async with asyncio.TaskGroup() as tasks, self._fast.post(url, json=body, timeout=timeout) as response:
+            run_id, session_id = (response.headers[name] for name in ("x-run-id", "x-session-id"))
+            for server, after_s in zip(elsewhere, asleep_after_s, strict=True):
+                others.append(Follower(run_id, session_id, []))
+                tasks.create_task(self._follow_briefly(others[-1], server))
+                tasks.create_task(_sleep(self._servers[server], after_s))
+            while data := await response.content.readany():
+                first.feed(data)
+        said = [event for _, event in first.events]
+        return [
+            f"a reader at server {server} has {follower.readings} of an answer of server {owner} that has {len(said)} events"
+            for server, follower in zip(elsewhere, others, strict=True)
+            if [event for one in follower.readings for _, event in one.events] != said
+        ]
+
+    async def _follow_briefly(self, follower: Follower, server: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SOON_S):
+                await self._resume(follower, server, 0, _ASKING_S, sse=False)
+
     @asynccontextmanager
     async def get(self, server: int, path: str, **params: str) -> AsyncGenerator[aiohttp.ClientResponse]:
         """For the checks, when all is quiet."""
@@ -229,6 +263,13 @@ class Clients:
             url, json=body, timeout=aiohttp.ClientTimeout(total=_ASKING_S)
         ) as response:
             return response.status, await response.read()
+
+
+async def _sleep(server: Server, after_s: float) -> None:
+    await asyncio.sleep(after_s)
+    server.send(signal.SIGSTOP)
+    await asyncio.sleep(_ASLEEP_S)
+    server.send(signal.SIGCONT)
 
 
 def _asked(question: Question) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def decoded(event: bytes, *, sse: bool) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class Following:
+class Follower:
     """One client that follows a run, over one response after the other. `gave_up`: it has waited too long for the end."""
 
     run_id: str
@@ -130,7 +130,7 @@ class Stopping:
 @dataclass(slots=True)
 class Journal:
     questions: list[Question] = field(default_factory=list[Question])
-    followings: list[Following] = field(default_factory=list[Following])
+    followers: list[Follower] = field(default_factory=list[Follower])
     stops: list[Stopping] = field(default_factory=list[Stopping])
     removals: list[tuple[str, bool, int | None]] = field(default_factory=list[tuple[str, bool, int | None]])
     """Sessions that were deleted: whether for good, and the status of the answer."""

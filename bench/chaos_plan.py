@@ -10,6 +10,7 @@ OnBusy = Literal["reject", "queue", "replace"]
 Manner = Literal["stays", "leaves", "slow"]
 
 GROUNDED = "fake-n80-r60-c2"
+QUIET = "fake-n5-r100"
 _SHORT = ("fake-n1", "fake-n30", "fake-n40-r60", "fake-n20-r15", "fake-n300")
 _LONG = ("fake-n150-r60-t100", "fake-n500-r250", "fake-n1500-r800", "fake-n80-r30", "fake-n240-r80-w60")
 _HUGE = ("fake-n3000-w300", "fake-n4000-r2500-w200")
@@ -29,7 +30,7 @@ _FAULTY = (
     "fake-n40-hang-x1",
     "fake-n40-hanghdr",
 )
-BEHAVIOURS = (*_SHORT, *_LONG, *_HUGE, *_FAULTY)
+BEHAVIOURS = (*_SHORT, *_LONG, *_HUGE, *_FAULTY, QUIET)
 
 LASTS_S = 3.0
 """How long new things happen in a programme."""
@@ -128,9 +129,12 @@ def _disturbances(chance: Random, servers: int) -> tuple[Disturbance, ...]:
             case "kill":
                 drawn.append(Disturbance(at_s, kind, mortal))
             case "term":
-                # Again while it drains, and while it waits for the runs without a reader.
-                signals = tuple(sorted(chance.uniform(0.05, 1.2) for _ in range(chance.choice((0, 1, 2, 3)))))
-                drawn.append(Disturbance(at_s, kind, mortal, signals=signals))
+                # Again while it drains, and at once again while it stores what it has been made to break off.
+                again_s = chance.uniform(0.05, 1.2)
+                signals = tuple(
+                    again_s + i * chance.uniform(0, 0.15) for i in range(chance.choice((0, 1, 3, 3)))
+                )
+                drawn.append(Disturbance(at_s, kind, mortal, signals=tuple(sorted(signals))))
             case "freeze":
                 # Either clearly within the limit of the heartbeat or clearly beyond it.
                 lasts_s = chance.uniform(0.1, 0.9) if chance.random() < 0.4 else chance.uniform(2.0, 3.5)

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import time
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -23,7 +22,10 @@ _WATCH_EVERY_S = 0.15
 _TRIES = 5
 
 _TWO_AT_ONCE = "SELECT session_id FROM runs WHERE status = 'running' GROUP BY session_id HAVING count(*) > 1"
-_OPEN = "SELECT count(*) FROM runs WHERE status IN ('queued', 'running')"
+_OPEN = """
+    SELECT runs.id, runs.status, now() - heartbeat_at AS silent FROM runs LEFT JOIN processes ON processes.id = process_id
+    WHERE status IN ('queued', 'running')
+"""
 _OPEN_OF = "SELECT id::text FROM runs WHERE status IN ('queued', 'running') AND id::text = ANY ($1)"
 _DATABASE_ERRORS = (
     asyncpg.PostgresError,
@@ -52,7 +54,8 @@ class Played:
     journal: Journal
     disturbances: list[Done] = field(default_factory=list[Done])
     problems: list[str] = field(default_factory=list[str])
-    counts: Counter[str] = field(default_factory=Counter[str])
+    two_at_once: set[str] = field(default_factory=set[str])
+    """Sessions in which two answers were made at once."""
     began: float = 0.0
 
     @property
@@ -158,9 +161,8 @@ class Play:
         if away or not self.world.postgres.up:
             return
         with suppress(*_DATABASE_ERRORS):
-            connection = await self.world.connect()
-            left = [row[0] for row in await connection.fetch(_OPEN_OF, list(taken))]
-            await connection.close()
+            async with self.world.connection() as connection:
+                left = [row[0] for row in await connection.fetch(_OPEN_OF, list(taken))]
             if left and self.world.postgres.up:
                 self.played.problems.append(
                     f"server {server.number} ended in order and left runs open: {left}"
@@ -181,32 +183,22 @@ class Play:
         """Sees whether two answers are ever made in one session at once."""
         while not self._over.is_set():
             with suppress(*_DATABASE_ERRORS):
-                connection = await self.world.connect()
-                while not self._over.is_set():
-                    for row in await connection.fetch(_TWO_AT_ONCE):
-                        problem = f"two answers are made at once in session {row[0]}"
-                        if problem not in self.played.problems:
-                            self.played.problems.append(problem)
-                    await asyncio.sleep(_WATCH_EVERY_S)
-                await connection.close()
-            if not self._over.is_set():
-                await asyncio.sleep(_WATCH_EVERY_S)
+                async with self.world.connection() as connection:
+                    while not self._over.is_set():
+                        for row in await connection.fetch(_TWO_AT_ONCE):
+                            self.played.two_at_once.add(row[0])
+                        await asyncio.sleep(_WATCH_EVERY_S)
+            await asyncio.sleep(_WATCH_EVERY_S)
 
     async def _until_settled(self) -> None:
         """No run is open any more: those of dead processes have been ended by others."""
         give_up_at = time.monotonic() + _SETTLING_S
-        connection = await self.world.connect()
-        while await connection.fetchval(_OPEN):
-            if time.monotonic() > give_up_at:
-                rows = await connection.fetch(
-                    "SELECT runs.id, runs.status, session_id, now() - heartbeat_at AS silent FROM runs"
-                    " LEFT JOIN processes ON processes.id = process_id WHERE status IN ('queued', 'running')"
-                )
-                self.played.problems += [
-                    f"run {row['id']} of session {row['session_id']} is still {row['status']},"
-                    f" its process was silent for {row['silent']}"
-                    for row in rows
-                ]
-                break
-            await asyncio.sleep(SILENCE_S / 16)
-        await connection.close()
+        async with self.world.connection() as connection:
+            while rows := await connection.fetch(_OPEN):
+                if time.monotonic() > give_up_at:
+                    self.played.problems += [
+                        f"run {row['id']} is still {row['status']}, its process was silent for {row['silent']}"
+                        for row in rows
+                    ]
+                    return
+                await asyncio.sleep(SILENCE_S / 16)

@@ -13,7 +13,11 @@ _FILES_SLACK = POOL + 2
 _TASKS_SLACK = 4
 _MEMORY_FACTOR = 2.0
 _SETTLING_TRIES = 60
-_EXPECTED = ("ERROR", "CRITICAL", "Traceback")
+
+
+_CONNECTIONS = """
+    SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 
 
 class Processes:
@@ -31,12 +35,12 @@ class Processes:
         for server in self._world.servers:
             found += self._of_log(server)
             life = server.life
-            if life is None or not server.running:
-                found.append(f"server {server.number} has ended by itself:\n{server.tail_of_log()}")
-                server.start()
-                await server.ready()
-                continue
-            found += await self._of_process(server, life)
+            if server.has_ended_by_itself:
+                await self._world.started(server)
+            elif life is not None:
+                found += await self._of_process(server, life)
+            found += [f"server {server.number}: {said}" for said in server.surprises]
+            server.surprises.clear()
         connections = await self._connections()
         if connections > (most := len(self._world.servers) * (POOL + 1)):
             found.append(f"{connections} connections to the database are open, more than {most}")
@@ -72,12 +76,8 @@ class Processes:
                 return
 
     async def _connections(self) -> int:
-        connection = await self._world.connect()
-        count = await connection.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )
-        await connection.close()
-        return int(count)
+        async with self._world.connection() as connection:
+            return int(await connection.fetchval(_CONNECTIONS))
 
     def summary(self) -> Iterator[str]:
         for pid, life in self._seen.items():

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -44,6 +44,8 @@ class Server:
     life: Life | None = None
     frozen: bool = False
     log_read_to: int = 0
+    surprises: list[str] = field(default_factory=list[str])
+    """What its processes did that nobody had asked for."""
 
     @property
     def url(self) -> str:
@@ -57,8 +59,20 @@ class Server:
     def running(self) -> bool:
         return self.life is not None and self.life.process.poll() is None
 
+    @property
+    def is_ready(self) -> bool:
+        return self.life is not None and self.life.is_ready and self.running
+
+    @property
+    def has_ended_by_itself(self) -> bool:
+        """It had begun to serve, and nobody has ended it."""
+        life = self.life
+        return life is not None and life.is_ready and not life.expected_to_end and not self.running
+
     def start(self) -> None:
         """Ends the process that there is, if there is one."""
+        if self.has_ended_by_itself:
+            self.surprises.append(f"it has ended by itself:\n{self.tail_of_log()}")
         self.send(signal.SIGCONT)
         self.send(signal.SIGKILL)
         if self.life is not None:

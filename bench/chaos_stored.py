@@ -14,6 +14,9 @@ _RUNS = """
     FROM runs JOIN messages answer ON answer.id = runs.message_id JOIN messages question ON question.id = runs.user_message_id
     LEFT JOIN assistants ON assistants.id = runs.assistant_id
 """
+_LINES_LEFT = """
+    SELECT count(*) FROM run_lines JOIN runs ON runs.id = run_id WHERE runs.status NOT IN ('queued', 'running')
+"""
 _QUESTIONS = "SELECT session_id, text FROM messages WHERE role = 'user'"
 _ANSWERS_WITHOUT_RUN = """
     SELECT id FROM messages WHERE role = 'assistant' AND NOT EXISTS (SELECT FROM runs WHERE message_id = messages.id)
@@ -46,16 +49,11 @@ class Stored:
 
 
 async def stored(play: Play) -> Stored:
-    connection = await play.world.connect()
-    try:
+    async with play.world.connection() as connection:
         rows = [dict(row) for row in await connection.fetch(_RUNS)]
         questions = [(row["session_id"], row["text"]) for row in await connection.fetch(_QUESTIONS)]
-        lines_left = await connection.fetchval(
-            "SELECT count(*) FROM run_lines JOIN runs ON runs.id = run_id WHERE runs.status NOT IN ('queued', 'running')"
-        )
+        lines_left = await connection.fetchval(_LINES_LEFT)
         orphans = len(await connection.fetch(_ANSWERS_WITHOUT_RUN))
-    finally:
-        await connection.close()
     # A run that is still open has been told of already.
     runs = {row["id"]: Ended(row, unpack(row["log"])) for row in rows if row["log"] is not None}
     for question in play.played.journal.questions:

@@ -15,10 +15,10 @@ def count(played: Played, counts: Counter[str]) -> None:
         counts["answers asked for again"] += question.turn.again
         counts["questions refused as busy"] += any(request.status == 409 for request in question.requests)
         counts[f"on_busy {question.turn.on_busy}"] += 1
-    for following in played.journal.followings:
+    for follower in played.journal.followers:
         counts["readers"] += 1
-        counts["responses read"] += len(following.readings)
-        for reading in following.readings:
+        counts["responses read"] += len(follower.readings)
+        for reading in follower.readings:
             counts[f"responses that ended: {reading.ended}"] += 1
             counts["events read"] += len(reading.events)
             counts["readers cut off as too slow"] += reading.last.get("code") == "reader_too_slow"

@@ -6,7 +6,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, redirect_stderr, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ GRACE_S = 1
 POOL = 6
 
 _CHUNKS = 200
+_TRIES = 3
 _WARM = "fake-n1"
 _EMBEDDER = "fake-embedder"
 _DIMENSIONS = 1536
@@ -67,14 +68,27 @@ class World:
     """For what may outlast a programme."""
     restarts: list["asyncio.Task[bool]"] = field(default_factory=list["asyncio.Task[bool]"])
 
-    async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(plain(self.url))
+    @asynccontextmanager
+    async def connection(self) -> "AsyncGenerator[asyncpg.Connection[asyncpg.Record]]":
+        connection = await asyncpg.connect(_plain(self.url))
+        try:
+            yield connection
+        finally:
+            # The database may be away: nobody says good-bye to it.
+            connection.terminate()
 
     async def started(self, server: Server) -> bool:
         """Ready, and warm: what a process imports for its first answer takes longer on a busy machine than others wait for its heartbeat."""
         server.start()
-        if not await server.ready() or not await _is_warm(server.port):
+        if not await server.ready():
             return False
+        for _ in range(_TRIES):
+            if b'"type":"done"' in (answer := await _first_answer(server)):
+                break
+            # The database may have been taken away just now.
+            await asyncio.sleep(1)
+        else:
+            server.surprises.append(f"it answers its first question with {answer!r}")
         await self.note_first(server)
         return True
 
@@ -87,7 +101,7 @@ class World:
         life.is_ready = True
 
 
-def plain(url: str) -> str:
+def _plain(url: str) -> str:
     """As asyncpg takes it."""
     return url.replace("postgresql+asyncpg://", "postgresql://")
 
@@ -129,10 +143,9 @@ async def world(
         made = World(postgres, url, upstream, running, tasks)
         stack.callback(_end, running)
         stack.callback(_cancel, made.restarts)
-        for server, is_started in zip(
-            running, await asyncio.gather(*map(made.started, running)), strict=True
-        ):
-            if not is_started:
+        await asyncio.gather(*map(made.started, running))
+        for server in running:
+            if server.life is None or not server.life.is_ready:
                 raise DidNotStart(f"server {server.number} did not start:\n{server.tail_of_log()}")
         yield made
 
@@ -162,17 +175,18 @@ async def _prepare(url: str, behaviours: Sequence[str]) -> None:
         await engine.dispose()
     with redirect_stderr(io.StringIO()):
         await fill(url, _CHUNKS, assistant_of(GROUNDED), f"{_EMBEDDER}/{_DIMENSIONS}", _DIMENSIONS)
-    connection = await asyncpg.connect(plain(url))
+    connection = await asyncpg.connect(_plain(url))
     await connection.execute(
         "UPDATE assistants SET model = $1 WHERE slug = $2", GROUNDED, assistant_of(GROUNDED)
     )
     await connection.close()
 
 
-async def _is_warm(port: int) -> bool:
+async def _first_answer(server: Server) -> bytes:
     body = {"message": "Good morning", "assistant_id": assistant_of(_WARM)}
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=STARTING_S)) as http:
-        with suppress(aiohttp.ClientError, TimeoutError):
-            async with http.post(f"http://127.0.0.1:{port}/api/v1/chat/stream", json=body) as response:
-                return b'"type":"done"' in await response.read()
-    return False
+        try:
+            async with http.post(f"{server.url}/api/v1/chat/stream", json=body) as response:
+                return await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return repr(error).encode()

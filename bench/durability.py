@@ -21,6 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
+import asyncpg
 
 from bench.chaos_plan import assistant_of
 from bench.chaos_servers import Server, spent_cpu_s
@@ -86,23 +87,11 @@ async def _cost(made: World, server: Server, streams: int, window_s: float) -> C
     async with asyncio.timeout(_ENDING_S):
         await upstream.until(lambda stats: stats.open >= before + streams)
     await asyncio.sleep(_SETTLING_S)
-    connection = await made.connect()
-    wal = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
-
-    async def now() -> tuple[int, float, float, float, int]:
-        written = int(await connection.fetchval(wal))
-        return (
-            upstream.stats.tokens,
-            time.monotonic(),
-            spent_cpu_s([server]),
-            _postgres_s(made.postgres.pid),
-            written,
-        )
-
-    first = await now()
-    await asyncio.sleep(window_s)
-    tokens, seconds, server_s, postgres_s, written = (b - a for a, b in zip(first, await now(), strict=True))
-    await connection.close()
+    async with made.connection() as connection:
+        first = await _now(made, server, connection)
+        await asyncio.sleep(window_s)
+        last = await _now(made, server, connection)
+    tokens, seconds, server_s, postgres_s, written = (b - a for a, b in zip(first, last, strict=True))
     for transport in open_streams:
         transport.close()
     async with (
@@ -112,6 +101,16 @@ async def _cost(made: World, server: Server, streams: int, window_s: float) -> C
         await asyncio.gather(*(_stop(http, server, session_id) for session_id in sessions))
         await upstream.until(lambda stats: stats.open <= before)
     return Cost(int(tokens), seconds, server_s, postgres_s, int(written))
+
+
+async def _now(
+    made: World, server: Server, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> tuple[int, float, float, float, int]:
+    written = int(
+        await connection.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
+    )
+    spent = spent_cpu_s([server]), _postgres_s(made.postgres.pid)
+    return made.upstream.stats.tokens, time.monotonic(), *spent, written
 
 
 def _postgres_s(postmaster: int) -> float:
@@ -160,7 +159,8 @@ async def _stopped_after(made: World, http: aiohttp.ClientSession, owner: Server
             began = time.perf_counter()
             tasks.create_task(_stop(http, asked, answer.session_id))
             await made.upstream.until(lambda stats: stats.open < open_now)
-            return time.perf_counter() - began
+            ended = time.perf_counter()
+        return ended - began
 
 
 async def _resumed_after(http: aiohttp.ClientSession, owner: Server, asked: Server, *, ended: bool) -> float:
