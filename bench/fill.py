@@ -40,7 +40,7 @@ async def fill(url: str, chunks: int, slug: str, embedder: str, dimensions: int)
             for definition in indexes:
                 await connection.execute(definition)
         _say("analysing")
-        for table in ("chunks", "documents", "lexemes", "collections"):
+        for table in ("chunks", "documents", "lexemes", "languages", "collections"):
             await connection.execute(f"VACUUM ANALYZE {table}")
     finally:
         await connection.close()

@@ -1,14 +1,18 @@
-"""Searching the chunks: by meaning and by words, fused, in one statement."""
+"""Searching the chunks: by meaning and by words, fused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import pi
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ARRAY, REAL, BigInteger, Double, Integer, Text, TextClause, Uuid, bindparam, text
+from sqlalchemy import ARRAY, REAL, BindParameter, Double, Integer, Text, TextClause, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.db import words
 
 # Measured: below this many chunks comparing the question with each is as fast as the index, which then finds less.
 _EXACT_BELOW = 20_000
@@ -16,21 +20,20 @@ _EXACT_BELOW = 20_000
 # Reciprocal rank fusion's constant, Cormack et al. 2009, section 3.
 _FUSION_K = 60
 
-# How many chunks may be looked at for each of the two sets of words below: 4 µs each. Measured on SciFact with this share of
-# 100,000 chunks: nDCG@10 of the words alone is .66, where it is .68 without a bound and .60 without the second set.
-_WORD_MATCHES = 600
-# Reading that many entries of the index of words costs about as much as scoring the matches.
-_INDEX_ENTRIES = 5 * _WORD_MATCHES
-# A question as long as a document is told by its rarest words.
-_MOST_LEXEMES = 32
+# More chunks than this match a question's words only where words come together far more often than was expected.
+_MOST_MATCHES = 4_000
+
+# What `ts_rank` makes of a lexeme that stands n times is this times the sum of 1/i² for i up to n, over the sum for all i.
+_RANK_OF_ONE = 0.1
+_SUM_OF_SQUARES = pi**2 / 6
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A chunk and why it was found. Ranks count from 1 and are None where that half of the search did not find it.
 
-    `similarity` is the cosine between question and chunk, in [-1, 1]. `words_score` sums, over the question's lexemes,
-    the inverse document frequency times a saturating frequency in the chunk. `score` is the fused one, at most 2/61.
+    `similarity` is the cosine between question and chunk, in [-1, 1]. `words_score` is BM25's. `score` is the fused one, at
+    most 2/61.
     `start` and `end` count in the document's text.
     """
 
@@ -73,62 +76,38 @@ async def search(
     Each half of the search contributes its `depth` best. `chunk_count` is how many chunks the collections hold together;
     it decides how they are searched, not what is found.
     """
-    statement = _statement(len(embedding), depth, exact=chunk_count < _EXACT_BELOW)
-    values = {
+    lookups = await words.look_up(session, question, collection_ids)
+    shapes = tuple((len(lookup.terms), lookup.by_index) for lookup in lookups)
+    values: dict[str, Any] = {
         "embedding": embedding.tolist(),
-        "question": question.replace("\0", " "),
         "collection_ids": list(collection_ids),
-        "chunk_count": chunk_count,
         "limit": limit,
         "similarity_cutoff": similarity_cutoff,
     }
+    for place, lookup in enumerate(lookups):
+        values |= {
+            f"language_{place}": lookup.language,
+            f"sought_{place}": lookup.sought,
+            f"terms_{place}": [term.query for term in lookup.terms],
+            f"weights_{place}": [term.weight for term in lookup.terms],
+            f"average_length_{place}": lookup.average_length,
+        }
+    statement = _statement(len(embedding), depth, exact=chunk_count < _EXACT_BELOW, lookups=shapes)
     return [Hit(*row) for row in await session.execute(statement, values)]
 
 
-@lru_cache
-def _statement(dimensions: int, depth: int, *, exact: bool) -> TextClause:
-    """The words: a chunk is looked at if it holds one of the rarest lexemes of the question, or the next rarest together
-    with one of the two after it; it is scored by all of them. `ts_rank` of one lexeme saturates with its frequency much as BM25 does.
-
-    How many chunks that will be is known beforehand: the frequencies count for the collections by their share of all.
-    Two limits hold where that is wrong.
-    """
+@lru_cache(maxsize=256)
+def _statement(
+    dimensions: int, depth: int, *, exact: bool, lookups: tuple[tuple[int, bool], ...]
+) -> TextClause:
+    """`lookups` are, for each language, how many terms its chunks are scored by, and whether they are found in the index."""
     # In a query of its own the vector is converted once, not for each row; an array is sent three times as fast as its text.
     distance = f"c.embedding::halfvec({dimensions}) <=> (SELECT CAST(CAST(:embedding AS real[]) AS halfvec))"
     # What is added keeps the planner from one index or the other, which it would choose by how large collections are on average.
     order = f"({distance}) + 0" if exact else distance
-    of_these = "c.collection_id = ANY (:collection_ids)"
-    collections = of_these if exact else f"({of_these}) IS TRUE"
-    matches = f"""
-        SELECT c.id, (SELECT sum(asked.idf * ts_rank(c.words, asked.term)) FROM asked) AS score
-        FROM chunks c WHERE {collections} AND c.words @@ (SELECT {{}} FROM sought)"""
+    collections = _OF_THESE if exact else f"({_OF_THESE}) IS TRUE"
     script = f"""
-    WITH known AS (
-        SELECT l.lexeme, l.chunk_count, greatest(total.chunk_count, l.chunk_count) AS total
-        FROM lexemes l, (SELECT sum(chunk_count) AS chunk_count FROM collections) total
-        WHERE l.lexeme = ANY (tsvector_to_array(to_tsvector('english', :question)))
-        ORDER BY l.chunk_count, l.lexeme LIMIT {_MOST_LEXEMES}
-    ), asked AS MATERIALIZED (
-        SELECT array_to_tsvector(ARRAY[lexeme])::text::tsquery AS term, chunk_count,
-            ln(1 + (total - chunk_count + 0.5) / (chunk_count + 0.5))::float8 AS idf,
-            sum(chunk_count * least(1, :chunk_count / total)) OVER rarest_first AS matches_so_far,
-            sum(chunk_count) OVER rarest_first AS entries_so_far,
-            row_number() OVER rarest_first AS place
-        FROM known WINDOW rarest_first AS (ORDER BY chunk_count, lexeme)
-    ), divided AS (
-        SELECT term, chunk_count, place, count(*) FILTER (
-            WHERE matches_so_far <= {_WORD_MATCHES} AND entries_so_far <= {_INDEX_ENTRIES}) OVER () AS rare FROM asked
-    ), sought AS MATERIALIZED (
-        SELECT string_agg(term::text, ' | ') FILTER (WHERE place <= rare)::tsquery AS rare,
-            (min(term::text) FILTER (WHERE place = rare + 1 AND chunk_count <= {_INDEX_ENTRIES}) || ' & (' ||
-                string_agg(term::text, ' | ') FILTER (WHERE place - rare IN (2, 3)) || ')')::tsquery AS paired
-        FROM divided
-    ), matches AS (
-        ({matches.format("rare")} LIMIT {_WORD_MATCHES}) UNION ({matches.format("paired")} LIMIT {_WORD_MATCHES})
-    ), words AS (
-        SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank
-        FROM matches ORDER BY score DESC, id LIMIT {depth}
-    ), dense AS (
+    WITH {_words(lookups, depth)}, dense AS (
         SELECT id, row_number() OVER (ORDER BY distance, id) AS rank FROM (
             SELECT c.id, {distance} AS distance FROM chunks c
             WHERE {collections} ORDER BY {order} LIMIT {depth}
@@ -144,11 +123,64 @@ def _statement(dimensions: int, depth: int, *, exact: bool) -> TextClause:
     WHERE 1 - ({distance}) >= :similarity_cutoff
     ORDER BY fused.score DESC, {distance}, c.id LIMIT :limit
     """
-    return text(script).bindparams(
-        bindparam("embedding", type_=ARRAY(REAL)),
-        bindparam("question", type_=Text),
-        bindparam("collection_ids", type_=ARRAY(Uuid(as_uuid=True))),
-        bindparam("chunk_count", type_=BigInteger),
-        bindparam("limit", type_=Integer),
-        bindparam("similarity_cutoff", type_=Double),
+    of_words = [parameter for place in range(len(lookups)) for parameter in _parameters_of_words(place)]
+    return text(script).bindparams(*_PARAMETERS, *of_words)
+
+
+def _words(lookups: tuple[tuple[int, bool], ...], depth: int) -> str:
+    """The definition of `words`: the `depth` best by BM25, of the chunks that were sought in each language."""
+    if not lookups:
+        return "words AS (SELECT 0::bigint AS id, 0::float8 AS score, 0::bigint AS rank WHERE false)"
+    asked = "".join(
+        f"""asked_{place} AS MATERIALIZED (
+        SELECT CAST(:sought_{place} AS text)::tsquery AS sought, CAST(:terms_{place} AS text[])::tsquery[] AS terms,
+            CAST(:weights_{place} AS float8[]) AS weights
+    ), """
+        for place in range(len(lookups))
+    )
+    matches = " UNION ALL ".join(
+        _matches(place, terms, by_index=by_index) for place, (terms, by_index) in enumerate(lookups)
+    )
+    return f"""{asked}matches AS ({matches}), words AS (
+        SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank
+        FROM matches ORDER BY score DESC, id LIMIT {depth}
+    )"""
+
+
+def _matches(place: int, terms: int, *, by_index: bool) -> str:
+    """The chunks that are sought in one language, with their scores."""
+    sought = f"c.words @@ (SELECT sought FROM asked_{place})"
+    where = f"({_OF_THESE}) IS TRUE AND {sought}" if by_index else f"{_OF_THESE} AND ({sought}) IS TRUE"
+    # Each value in a query of its own, which is run once, not for each row. How often a lexeme stands in a chunk is told fastest
+    # by what `ts_rank` makes of it alone, as the rest of the sum of 1/i² beyond n is about 1/(n + 1/2).
+    frequencies = ", ".join(
+        f"round(1 / ({_SUM_OF_SQUARES} * (1 - ts_rank(c.words, (SELECT terms[{n}] FROM asked_{place}))"
+        f" / {_RANK_OF_ONE}::float8)) - 0.5) AS f{n}"
+        for n in range(1, terms + 1)
+    )
+    score = " + ".join(
+        f"(SELECT weights[{n}] FROM asked_{place}) * f{n} / (f{n} + saturation)" for n in range(1, terms + 1)
+    )
+    return f"""(SELECT id, {score} AS score FROM (
+            SELECT c.id, {words.K1} * ({1 - words.B} + {words.B} * c.word_count / :average_length_{place}) AS saturation, {frequencies}
+            FROM chunks c WHERE {where} AND c.language = :language_{place} LIMIT {_MOST_MATCHES}
+        ) counted)"""
+
+
+_OF_THESE = "c.collection_id = ANY (:collection_ids)"
+_PARAMETERS = (
+    bindparam("embedding", type_=ARRAY(REAL)),
+    bindparam("collection_ids", type_=ARRAY(Uuid(as_uuid=True))),
+    bindparam("limit", type_=Integer),
+    bindparam("similarity_cutoff", type_=Double),
+)
+
+
+def _parameters_of_words(place: int) -> tuple[BindParameter[Any], ...]:
+    return (
+        bindparam(f"language_{place}", type_=Text),
+        bindparam(f"sought_{place}", type_=Text),
+        bindparam(f"terms_{place}", type_=ARRAY(Text)),
+        bindparam(f"weights_{place}", type_=ARRAY(Double)),
+        bindparam(f"average_length_{place}", type_=Double),
     )

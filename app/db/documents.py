@@ -38,6 +38,7 @@ _COPIED = (
     "page_label",
     "heading",
     "text",
+    "language",
     "embedding",
 )
 _QUIET: dict[str, Any] = {"synchronize_session": False}
@@ -97,12 +98,14 @@ class NewChunk:
 
 @dataclass(frozen=True, slots=True)
 class NewText:
-    """What a document was converted to; `pages` are label, start and end of each in `text`."""
+    """What a document was converted to; `pages` are label, start and end of each in `text`. `language` names one of
+    PostgreSQL's text search configurations."""
 
     text: str
     media_type: str
     kind: str
     title: str | None
+    language: str
     pages: Sequence[tuple[str, int, int]]
     warnings: Sequence[str]
 
@@ -301,7 +304,7 @@ async def finish(
     if (await session.execute(statement, execution_options=_QUIET)).first() is None:
         return False
     await session.execute(delete(Chunk).where(Chunk.document_id == document_id), execution_options=_QUIET)
-    await _copy_chunks(session, document_id, collection_id, chunks, embeddings)
+    await _copy_chunks(session, document_id, collection_id, text.language, chunks, embeddings)
     return True
 
 
@@ -356,17 +359,22 @@ async def _copy_chunks(
     session: AsyncSession,
     document_id: UUID,
     collection_id: UUID,
+    language: str,
     chunks: Sequence[NewChunk],
     embeddings: NDArray[np.float32],
 ) -> None:
-    rows = await to_thread.run_sync(_as_copied, document_id, collection_id, chunks, embeddings)
+    rows = await to_thread.run_sync(_as_copied, document_id, collection_id, language, chunks, embeddings)
     raw = await (await session.connection()).get_raw_connection()
     driver = cast("asyncpg.Connection[asyncpg.Record]", raw.driver_connection)
     await driver.copy_to_table("chunks", source=BytesIO(rows), columns=_COPIED, format="binary")
 
 
 def _as_copied(
-    document_id: UUID, collection_id: UUID, chunks: Sequence[NewChunk], embeddings: NDArray[np.float32]
+    document_id: UUID,
+    collection_id: UUID,
+    language: str,
+    chunks: Sequence[NewChunk],
+    embeddings: NDArray[np.float32],
 ) -> bytes:
     """Rows in PostgreSQL's binary COPY format, in which a vector is what numpy has in memory: the driver would spell it out."""
     ids = document_id.bytes, collection_id.bytes
@@ -381,6 +389,7 @@ def _as_copied(
             None if label is None else label.encode(),
             chunk.heading.encode(),
             chunk.text.encode(),
+            language.encode(),
             dimensions + half.tobytes(),
         )
         rows += _INT2.pack(len(fields))

@@ -27,6 +27,7 @@ class NewDocument:
     """Ready to be searched: one embedding a row."""
 
     name: str
+    language: str
     chunks: Sequence[NewChunk]
     embeddings: NDArray[np.float32]
 
@@ -85,6 +86,7 @@ async def store(session: AsyncSession, collection_id: UUID, documents: Sequence[
             "page_label": chunk.page_label,
             "heading": chunk.heading,
             "text": chunk.text,
+            "language": document.language,
             "embedding": embedding,
         }
         for document_id, document in zip(ids, documents, strict=True)

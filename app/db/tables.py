@@ -13,7 +13,6 @@ from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    Computed,
     DateTime,
     Double,
     ForeignKey,
@@ -160,7 +159,7 @@ class Assistant(Table):
 
 
 class Collection(Table):
-    """A set of documents. `chunk_count` is kept by a trigger on the chunks."""
+    """A set of documents. `chunk_count` is kept by triggers on the chunks."""
 
     __tablename__ = "collections"
 
@@ -232,7 +231,8 @@ class Chunk(Table):
     """A passage: the characters `start_offset` to `end_offset` of its document's text.
 
     `heading` is the path of headings above it, joined by " > ". The embedding has the dimension of the one row of `embedders`;
-    its index is made when that row is, on the embedding cast to that dimension, and is not known here.
+    its index is made when that row is, on the embedding cast to that dimension, and is not known here. `language` names one
+    of PostgreSQL's text search configurations; `words`, and how many they are, are found by a trigger.
     """
 
     __tablename__ = "chunks"
@@ -252,19 +252,35 @@ class Chunk(Table):
     heading: Mapped[str] = mapped_column(server_default="")
     text: Mapped[str]
     embedding: Mapped[Any] = mapped_column(HALFVEC())
-    words: Mapped[Any] = mapped_column(
-        TSVECTOR,
-        Computed("to_tsvector('english'::regconfig, (heading || ' '::text) || text)", persisted=True),
-    )
+    language: Mapped[str] = mapped_column(server_default="english")
+    words: Mapped[Any] = mapped_column(TSVECTOR)
+    word_count: Mapped[int]
 
 
 class Lexeme(Table):
-    """In how many chunks a lexeme stands; kept by a trigger on the chunks."""
+    """In how many of a collection's chunks in a language a lexeme stands; kept by triggers on the chunks."""
 
     __tablename__ = "lexemes"
 
+    collection_id: Mapped[UUID] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    language: Mapped[str] = mapped_column(primary_key=True)
     lexeme: Mapped[str] = mapped_column(primary_key=True)
     chunk_count: Mapped[int] = mapped_column(BigInteger)
+
+
+class Language(Table):
+    """How many of a collection's chunks are in a language, and of how many words; kept by triggers on the chunks."""
+
+    __tablename__ = "languages"
+
+    collection_id: Mapped[UUID] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    language: Mapped[str] = mapped_column(primary_key=True)
+    chunk_count: Mapped[int] = mapped_column(BigInteger)
+    word_count: Mapped[int] = mapped_column(BigInteger)
 
 
 class EmbedderRecord(Table):

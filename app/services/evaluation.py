@@ -15,6 +15,7 @@ from app.db.chunks import Hit
 from app.db.documents import NewChunk
 from app.db.engine import Sessions
 from app.db.scratch import NewDocument
+from app.ingest import language
 from app.ingest.convert import ConvertedDocument
 from app.ingest.formats import MARKDOWN
 from app.ingest.split import split
@@ -101,7 +102,7 @@ class EvaluationService:
         )
         ends = np.cumsum([len(pieces) for pieces in split_up])[:-1]
         return [
-            NewDocument(document.id, pieces, rows)
+            NewDocument(document.id, language.detect(f"{document.title}\n{document.text}"), pieces, rows)
             for document, pieces, rows in zip(batch, split_up, np.split(embeddings, ends), strict=True)
         ]
 

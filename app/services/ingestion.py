@@ -17,6 +17,7 @@ from app.db.chunks import passage
 from app.db.documents import Claimed, NewChunk, NewText
 from app.db.engine import Sessions
 from app.errors import Conflict, DatabaseUnavailable, DocumentRefused, FreshetError
+from app.ingest import language
 from app.ingest.convert import ConvertedDocument, Converter
 from app.ingest.split import Chunk, split
 from app.llm.protocols import Embedder, Matrix
@@ -223,6 +224,7 @@ def _text_of(converted: ConvertedDocument) -> NewText:
         media_type=converted.media_type,
         kind=converted.kind,
         title=converted.title,
+        language=language.detect(converted.text),
         pages=[(page.label, page.start, page.end) for page in converted.pages],
         warnings=converted.warnings,
     )

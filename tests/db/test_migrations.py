@@ -1,6 +1,7 @@
 import asyncio
 from dataclasses import replace
 from typing import Any, cast
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -55,6 +56,32 @@ async def test_the_schema_goes_up_down_and_up_again_and_is_that_of_the_tables(em
         assert await left() == up
     finally:
         await engine.dispose()
+
+
+async def test_chunks_from_before_their_words_were_counted_are_counted(empty_database_url: str):
+    engine = create_engine(empty_database_url, DatabaseSettings())
+    rows = (
+        "INSERT INTO collections (id, name) VALUES (:collection, 'leases')",
+        "INSERT INTO documents (id, collection_id, file_name, content_sha256, size_bytes, status)"
+        " VALUES (:document, :collection, 'lease.md', '', 0, 'ready')",
+        "INSERT INTO chunks (document_id, collection_id, ordinal, start_offset, end_offset, text, embedding)"
+        " SELECT :document, :collection, n, 0, 0, 'The lease of ' || n, '[1]' FROM generate_series(1, 3) n",
+    )
+    ids = {"collection": uuid4(), "document": uuid4()}
+    await migrations.migrate(engine, "0001")
+    async with engine.begin() as connection:
+        for statement in rows:
+            await connection.execute(text(statement), ids)
+    await migrations.migrate(engine)
+
+    async with engine.begin() as connection:
+        lexemes = text("SELECT lexeme, chunk_count FROM lexemes ORDER BY lexeme")
+        languages = text("SELECT language, chunk_count, word_count FROM languages")
+        assert (await connection.execute(lexemes)).all() == [("1", 1), ("2", 1), ("3", 1), ("leas", 3)]
+        assert (await connection.execute(languages)).all() == [("english", 3, 6)]
+
+    await migrations.migrate(engine, "base")
+    await engine.dispose()
 
 
 async def test_a_column_that_is_not_in_the_tables_is_noticed(empty_database_url: str):

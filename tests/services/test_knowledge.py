@@ -146,6 +146,19 @@ async def test_progress_is_told_stage_by_stage(knowledge: KnowledgeService):
     assert told[-1].done == told[-1].total > 0
 
 
+async def test_a_document_s_words_are_found_in_its_own_language(
+    knowledge: KnowledgeService, sessions: Sessions
+):
+    text_in_german = (
+        "Die Mieter der Häuser sind für die Heizung verantwortlich, und die Miete ist nicht hoch."
+    )
+    await knowledge.ingest_now("default", "miete.md", text_in_german.encode())
+
+    (hit,) = await _search(knowledge, "Wer ist in einem Haus der Mieter?")
+    assert hit.words_rank == 1
+    assert await _rows(sessions, "SELECT language FROM chunks") == [("german",)]
+
+
 async def test_the_same_bytes_are_one_document_in_a_collection(
     knowledge: KnowledgeService, sessions: Sessions
 ):
