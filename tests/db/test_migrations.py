@@ -62,10 +62,10 @@ async def test_chunks_from_before_their_words_were_counted_are_counted(empty_dat
     engine = create_engine(empty_database_url, DatabaseSettings())
     rows = (
         "INSERT INTO collections (id, name) VALUES (:collection, 'leases')",
-        "INSERT INTO documents (id, collection_id, file_name, content_sha256, size_bytes, status)"
-        " VALUES (:document, :collection, 'lease.md', '', 0, 'ready')",
-        "INSERT INTO chunks (document_id, collection_id, ordinal, start_offset, end_offset, text, embedding)"
-        " SELECT :document, :collection, n, 0, 0, 'The lease of ' || n, '[1]' FROM generate_series(1, 3) n",
+        """INSERT INTO documents (id, collection_id, file_name, content_sha256, size_bytes, status)
+        VALUES (:document, :collection, 'lease.md', '', 0, 'ready')""",
+        """INSERT INTO chunks (document_id, collection_id, ordinal, start_offset, end_offset, text, embedding)
+        SELECT :document, :collection, n, 0, 0, 'The lease of ' || n, '[1]' FROM generate_series(1, 3) n""",
     )
     ids = {"collection": uuid4(), "document": uuid4()}
     await migrations.migrate(engine, "0001")
