@@ -14,11 +14,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import words
 
-# Measured: below this many chunks comparing the question with each is as fast as the index, which then finds less.
+# Below this many chunks comparing the question with each is as fast as the index, which then finds less.
 _EXACT_BELOW = 20_000
+# The index is of all collections, and finds less the more of what is near belongs to others: of 100,000 chunks recall@10 is .998,
+# of half of them .77, of a quarter .60. Up to this many chunks that costs more than the time of comparing, about 1 µs each.
+_EXACT_BELOW_OF_PART = 60_000
+_MOST_SHARE = 0.9
 
-# Reciprocal rank fusion's constant, Cormack et al. 2009, section 3.
-_FUSION_K = 60
+# How far the meaning is trusted and not the words, as the argument of a logistic function: tuned on half of the questions of
+# twelve sets in six languages, and measured on the other half (docs/retrieval.md). By itself; by how well the two agree on the
+# best by words, as a correlation; by how far the best by words is ahead of its first ten, as a share of its score; and by how
+# far the nearest is ahead of its first ten, as a cosine.
+_TRUST = -0.7
+_TRUST_BY_AGREEMENT = 2.2
+_TRUST_BY_LEAD_OF_WORDS = -4
+_TRUST_BY_LEAD_OF_MEANING = 11
+# So many of each half tell this, and what the scores are normalised by, however many are looked at.
+_TELLING = 50
 
 # More chunks than this match a question's words only where words come together far more often than was expected.
 _MOST_MATCHES = 4_000
@@ -33,7 +45,7 @@ class Hit:
     """A chunk and why it was found. Ranks count from 1 and are None where that half of the search did not find it.
 
     `similarity` is the cosine between question and chunk, in [-1, 1]. `words_score` is BM25's. `score` is the fused one, at
-    most 2/61.
+    most 1; it compares the chunks of one search.
     `start` and `end` count in the document's text.
     """
 
@@ -60,6 +72,11 @@ def passage(heading: str, text: str) -> str:
     return f"{heading}\n{text}" if heading else text
 
 
+def is_exact(chunk_count: int, of_all: int) -> bool:
+    """Whether the question is compared with each chunk of the collections, which hold so many of all that there are."""
+    return chunk_count < (_EXACT_BELOW if chunk_count >= _MOST_SHARE * of_all else _EXACT_BELOW_OF_PART)
+
+
 async def search(
     session: AsyncSession,
     *,
@@ -76,7 +93,8 @@ async def search(
     Each half of the search contributes its `depth` best. `chunk_count` is how many chunks the collections hold together;
     it decides how they are searched, not what is found.
     """
-    lookups = await words.look_up(session, question, collection_ids)
+    statistics = await words.look_up(session, question, collection_ids)
+    lookups = statistics.lookups
     shapes = tuple((len(lookup.terms), lookup.by_index) for lookup in lookups)
     values: dict[str, Any] = {
         "embedding": embedding.tolist(),
@@ -92,7 +110,9 @@ async def search(
             f"weights_{place}": [term.weight for term in lookup.terms],
             f"average_length_{place}": lookup.average_length,
         }
-    statement = _statement(len(embedding), depth, exact=chunk_count < _EXACT_BELOW, lookups=shapes)
+    statement = _statement(
+        len(embedding), depth, exact=is_exact(chunk_count, statistics.of_all), lookups=shapes
+    )
     return [Hit(*row) for row in await session.execute(statement, values)]
 
 
@@ -107,30 +127,52 @@ def _statement(
     order = f"({distance}) + 0" if exact else distance
     collections = _OF_THESE if exact else f"({_OF_THESE}) IS TRUE"
     script = f"""
-    WITH {_words(lookups, depth)}, dense AS (
+    WITH dense AS (
         SELECT id, row_number() OVER (ORDER BY distance, id) AS rank FROM (
             SELECT c.id, {distance} AS distance FROM chunks c
             WHERE {collections} ORDER BY {order} LIMIT {depth}
         ) nearest
-    ), fused AS (
+    ), {_words(lookups, depth)}, found AS MATERIALIZED (
         SELECT id, dense.rank AS dense_rank, words.rank AS words_rank, words.score AS words_score,
-            coalesce(1.0 / ({_FUSION_K} + dense.rank), 0) + coalesce(1.0 / ({_FUSION_K} + words.rank), 0) AS score
-        FROM dense FULL JOIN words USING (id)
+            coalesce(words.score, beside.score, 0) AS relevance, 1 - ({distance}) AS similarity
+        FROM dense FULL JOIN words USING (id) LEFT JOIN beside USING (id) JOIN chunks c USING (id)
+    ), {_TOLD}, best AS (
+        SELECT found.*, trust * coalesce((similarity - lowest) / nullif(highest - lowest, 0), 1)
+            + (1 - trust) * coalesce(relevance / nullif(most_relevant, 0), 0) AS score
+        FROM found, told WHERE similarity >= :similarity_cutoff
+        ORDER BY score DESC, similarity DESC, id LIMIT :limit
     )
-    SELECT c.id, c.document_id, fused.score::float8, 1 - ({distance}), fused.dense_rank, fused.words_rank, fused.words_score,
+    SELECT c.id, c.document_id, best.score, best.similarity, best.dense_rank, best.words_rank, best.words_score,
         c.text, c.heading, c.page_label, c.start_offset, c.end_offset, d.file_name, d.title, d.kind, d.url
-    FROM fused JOIN chunks c ON c.id = fused.id JOIN documents d ON d.id = c.document_id
-    WHERE 1 - ({distance}) >= :similarity_cutoff
-    ORDER BY fused.score DESC, {distance}, c.id LIMIT :limit
+    FROM best JOIN chunks c ON c.id = best.id JOIN documents d ON d.id = c.document_id
+    ORDER BY best.score DESC, best.similarity DESC, c.id
     """
     of_words = [parameter for place in range(len(lookups)) for parameter in _parameters_of_words(place)]
     return text(script).bindparams(*_PARAMETERS, *of_words)
 
 
+# What the scores of both halves tell of each other: `trust` is the weight of the meaning, the rest is that of the words.
+_TOLD = f"""told AS (
+        SELECT lowest, highest, most_relevant, 1 / (1 + exp(-({_TRUST} + {_TRUST_BY_AGREEMENT} * agreement
+            + {_TRUST_BY_LEAD_OF_WORDS} * (1 - coalesce(of_first_words / nullif(most_relevant, 0), 1))
+            + {_TRUST_BY_LEAD_OF_MEANING} * (highest - of_first_nearest)))) AS trust
+        FROM (
+            SELECT min(similarity) AS lowest, max(similarity) AS highest, max(relevance) AS most_relevant,
+                CASE WHEN count(words_rank) > 5 THEN coalesce(corr(similarity, relevance) FILTER (WHERE words_rank <= {_TELLING}), 0) ELSE 0 END
+                    AS agreement,
+                sum(relevance) FILTER (WHERE words_rank <= 10) / 10 AS of_first_words,
+                avg(similarity) FILTER (WHERE dense_rank <= 10) AS of_first_nearest
+            FROM found WHERE dense_rank <= {_TELLING} OR words_rank <= {_TELLING}
+        ) both_halves
+    )"""
+
+
 def _words(lookups: tuple[tuple[int, bool], ...], depth: int) -> str:
-    """The definition of `words`: the `depth` best by BM25, of the chunks that were sought in each language."""
+    """The definitions of `words`, the `depth` best by BM25 of the chunks that were sought in each language, and of `beside`,
+    the scores of those that only the meaning has found."""
     if not lookups:
-        return "words AS (SELECT 0::bigint AS id, 0::float8 AS score, 0::bigint AS rank WHERE false)"
+        nothing = "(SELECT 0::bigint AS id, 0::float8 AS score, 0::bigint AS rank WHERE false)"
+        return f"words AS {nothing}, beside AS {nothing}"
     asked = "".join(
         f"""asked_{place} AS MATERIALIZED (
         SELECT CAST(:sought_{place} AS text)::tsquery AS sought, CAST(:terms_{place} AS text[])::tsquery[] AS terms,
@@ -138,19 +180,30 @@ def _words(lookups: tuple[tuple[int, bool], ...], depth: int) -> str:
     ), """
         for place in range(len(lookups))
     )
-    matches = " UNION ALL ".join(
-        _matches(place, terms, by_index=by_index) for place, (terms, by_index) in enumerate(lookups)
+    matches, beside = (
+        " UNION ALL ".join(
+            _scores(place, terms, source(place, by_index)) for place, (terms, by_index) in enumerate(lookups)
+        )
+        for source in (_sought, _nearest)
     )
     return f"""{asked}matches AS ({matches}), words AS (
         SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank
         FROM matches ORDER BY score DESC, id LIMIT {depth}
-    )"""
+    ), beside AS ({beside})"""
 
 
-def _matches(place: int, terms: int, *, by_index: bool) -> str:
-    """The chunks that are sought in one language, with their scores."""
+def _sought(place: int, by_index: bool) -> str:
     sought = f"c.words @@ (SELECT sought FROM asked_{place})"
     where = f"({_OF_THESE}) IS TRUE AND {sought}" if by_index else f"{_OF_THESE} AND ({sought}) IS TRUE"
+    return f"chunks c WHERE {where} AND c.language = :language_{place} LIMIT {_MOST_MATCHES}"
+
+
+def _nearest(place: int, by_index: bool) -> str:  # noqa: ARG001  # it is asked as `_sought` is
+    return f"dense JOIN chunks c USING (id) WHERE c.language = :language_{place}"
+
+
+def _scores(place: int, terms: int, source: str) -> str:
+    """Of the chunks `c` of the source, by the terms of one language."""
     # Each value in a query of its own, which is run once, not for each row. How often a lexeme stands in a chunk is told fastest
     # by what `ts_rank` makes of it alone, as the rest of the sum of 1/i² beyond n is about 1/(n + 1/2).
     frequencies = ", ".join(
@@ -163,7 +216,7 @@ def _matches(place: int, terms: int, *, by_index: bool) -> str:
     )
     return f"""(SELECT id, {score} AS score FROM (
             SELECT c.id, {words.K1} * ({1 - words.B} + {words.B} * c.word_count / :average_length_{place}) AS saturation, {frequencies}
-            FROM chunks c WHERE {where} AND c.language = :language_{place} LIMIT {_MOST_MATCHES}
+            FROM {source}
         ) counted)"""
 
 

@@ -48,8 +48,10 @@ _STATISTICS = text(
         GROUP BY asked.language, asked.lexeme, asked.times
     )
     SELECT known.language, known.lexeme, known.times, known.chunk_count, spoken.chunk_count AS of_chunks,
-        spoken.word_count AS of_words, (SELECT sum(chunk_count) FROM collections)::bigint AS of_all
-    FROM known JOIN spoken USING (language) ORDER BY known.language
+        spoken.word_count AS of_words, total.of_all
+    FROM (SELECT coalesce(sum(chunk_count), 0)::bigint AS of_all FROM collections) total
+        LEFT JOIN (known JOIN spoken USING (language)) ON true
+    ORDER BY known.language
     """
 ).bindparams(bindparam("collection_ids", type_=ARRAY(Uuid(as_uuid=True))), bindparam("question", type_=Text))
 
@@ -80,13 +82,22 @@ class Lookup:
     by_index: bool
 
 
-async def look_up(session: AsyncSession, question: str, collection_ids: Sequence[UUID]) -> list[Lookup]:
-    """One for each language in which the collections hold words of the question."""
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A lookup for each language in which the collections hold words of the question; and how many chunks there are in
+    all collections, whether they are searched or not."""
+
+    lookups: tuple[Lookup, ...]
+    of_all: int
+
+
+async def look_up(session: AsyncSession, question: str, collection_ids: Sequence[UUID]) -> Statistics:
     values = {"question": question.replace("\0", " "), "collection_ids": list(collection_ids)}
     rows = (await session.execute(_STATISTICS, values)).all()
-    lookups = [_in_language(list(group)) for _, group in groupby(rows, lambda row: row.language)]
+    known = (row for row in rows if row.language is not None)
+    lookups = [_in_language(list(group)) for _, group in groupby(known, lambda row: row.language)]
     lookups.sort(key=lambda lookup: -sum(term.weight for term in lookup.terms))
-    return lookups[:_MOST_LANGUAGES]
+    return Statistics(tuple(lookups[:_MOST_LANGUAGES]), rows[0].of_all)
 
 
 def _in_language(rows: Sequence[Row[Any]]) -> Lookup:

@@ -139,7 +139,7 @@ async def test_a_hit_says_where_it_stands_and_why_it_was_found(sessions: Session
     )
     assert (first.kind, first.url) == (None, None)
     assert (first.dense_rank, first.words_rank) == (1, 1)
-    assert first.score == pytest.approx(2 / 61)
+    assert first.score == pytest.approx(1)
 
 
 @both_ways
@@ -164,10 +164,31 @@ async def test_ranks_and_scores_are_those_of_the_plain_computation(sessions: Ses
     words = sorted(found, key=lambda passage: (-expected[passage], by_text[passage].chunk_id))
     assert [by_text[passage].words_rank for passage in words] == list(range(1, len(words) + 1))
 
+    relevances = {passage: expected.get(passage, 0) for passage in PASSAGES}
+    best, lowest, highest = max(relevances.values()), min(similarities.values()), max(similarities.values())
+    lead_of_words = 1 - sum(relevances.values()) / 10 / best
+    lead_of_meaning = highest - float(np.mean(list(similarities.values())))
+    trust = 1 / (1 + np.exp(0.7 + 4 * lead_of_words - 11 * lead_of_meaning))
     for hit in hits:
-        parts = [1 / (60 + rank) for rank in (hit.dense_rank, hit.words_rank) if rank is not None]
-        assert hit.score == pytest.approx(sum(parts))
+        by_meaning = (similarities[hit.text] - lowest) / (highest - lowest)
+        assert hit.score == pytest.approx(
+            trust * by_meaning + (1 - trust) * relevances[hit.text] / best, abs=1e-3
+        )
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+async def test_the_half_whose_best_is_far_ahead_decides(sessions: Sessions):
+    noise = [f"anything{n}" for n in range(12)]
+    collection_id = await add_collection(sessions, [*PASSAGES, *noise])
+
+    meaning_knows_nothing = await search(
+        sessions, "defects of the landlord", collection_id, meaning=" ".join(noise), limit=1
+    )
+    words_know_nothing = await search(
+        sessions, " ".join(noise), collection_id, meaning="defects landlord notice", limit=1
+    )
+
+    assert meaning_knows_nothing[0].text == words_know_nothing[0].text == PASSAGES[2]
 
 
 @both_ways
@@ -355,6 +376,23 @@ async def test_the_index_of_embeddings_serves_large_collections_alone(sessions: 
         lines = (await session.execute(plan)).scalars().all()
 
     assert ("chunks_embedding_idx" in "\n".join(lines)) is not exact
+
+
+@pytest.mark.parametrize(
+    ("chunk_count", "of_all", "exact"),
+    [
+        (1_000, 100_000, True),
+        (19_999, 19_999, True),
+        (20_000, 20_000, False),
+        (59_999, 100_000, True),
+        (60_000, 1_000_000, False),
+        (55_000, 60_000, False),
+    ],
+)
+def test_a_part_of_all_chunks_is_searched_exactly_up_to_a_larger_size(
+    chunk_count: int, of_all: int, exact: bool
+):
+    assert chunks.is_exact(chunk_count, of_all) is exact
 
 
 def test_a_passage_is_embedded_with_its_heading():

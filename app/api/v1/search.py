@@ -49,8 +49,8 @@ class Hit(BaseModel):
     """A passage, the characters `start` to `end` of its document's text.
 
     `similarity` is the cosine between question and passage. The ranks count from 1 in each half of the search, by meaning
-    and by words, and are null where that half did not find it; `score` is made of both ranks, and `words_score` weighs the
-    words that both have by how rare they are.
+    and by words, and are null where that half did not find it; `score` is made of both scores, and `words_score` is
+    BM25's.
     """
 
     model_config = ConfigDict(from_attributes=True)
