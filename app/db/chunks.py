@@ -22,7 +22,7 @@ _EXACT_BELOW_OF_PART = 60_000
 _MOST_SHARE = 0.9
 
 # How far the meaning is trusted and not the words, as the argument of a logistic function: tuned on half of the questions of
-# twelve sets in six languages, and measured on the other half (docs/retrieval.md). By itself; by how well the two agree on the
+# twelve sets in six languages (docs/retrieval.md says how, and how far to trust it). By itself; by how well the two agree on the
 # best by words, as a correlation; by how far the best by words is ahead of its first ten, as a share of its score; and by how
 # far the nearest is ahead of its first ten, as a cosine.
 _TRUST = -0.7
