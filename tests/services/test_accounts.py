@@ -408,7 +408,7 @@ def signed(key: str = SECRET, algorithm: str = "HS256", without: str = "", **cha
         "aud": "freshet",
         "sub": str(FORGED),
         "iat": now,
-        "exp": now + timedelta(minutes=5),
+        "exp": now + timedelta(hours=5),
         "jti": "1",
         "type": "access",
     }

@@ -127,7 +127,10 @@ class Document(BaseModel):
         return cls(
             **fields,
             collection=CollectionOfDocument(id=view.collection_id, name=view.collection_name),
-            progress=ProgressOfDocument(**asdict(progress)) if progress is not None else None,
+            # What has just been stored is known to be in progress for a moment longer.
+            progress=ProgressOfDocument(**asdict(progress))
+            if progress and view.status == "processing"
+            else None,
             error=Failure(reason=reason, message=message or "") if reason is not None else None,
         )
 
