@@ -49,6 +49,10 @@ pyright:
 bench: .venv/dev.lock $(BIN)/freshet  ## The measurements of docs/performance.md; ARGS=… goes to bench.run
 	@$(BIN)/python -m bench.run $(ARGS)
 
+.PHONY: chaos
+chaos: .venv/dev.lock $(BIN)/freshet  ## The programmes of docs/reliability.md; ARGS="--seed 1 --count 200" goes to bench.chaos
+	@$(BIN)/python -m bench.chaos $(ARGS)
+
 .PHONY: format
 format: .venv/dev.lock  ## Put the code into its format
 	@$(BIN)/ruff check --quiet --fix-only $(PYTHON)

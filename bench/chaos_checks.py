@@ -141,7 +141,8 @@ def _is_long(done: Done) -> bool:
 
 def _without_reason(played: Played, stored: Stored) -> Iterator[str]:
     for run_id, run in stored.runs.items():
-        if run.is_interrupted and not _causes(played, run):
+        starved = played.starved if not run.owners else played.starved & run.owners
+        if run.is_interrupted and not starved and not _causes(played, run):
             yield f"run {run_id} of server {run.owners} is interrupted, and nothing has happened to it"
 
 
@@ -173,8 +174,8 @@ def _follower(played: Played, follower: Follower, run: Ended) -> Iterator[str]:
     removed = played.journal.removed(follower.session_id)
     causes = _causes(played, run)
     began_at = min((done.began for done in causes), default=None)
-    if any(done.what.kind == "database" for done in causes):
-        # Nothing can be kept while the database is away.
+    if played.database_was_away or played.starved:
+        # Nothing can be kept while the database is away, nor by a process that does not come to run.
         began_at = played.began
     for reading in follower.readings:
         is_owners = not run.owners or reading.server in run.owners
@@ -193,7 +194,11 @@ def _follower(played: Played, follower: Follower, run: Ended) -> Iterator[str]:
     from_the_start = plain and follower.is_over and follower.readings[0].after == 0
     if from_the_start and len(whole) <= _MOST_TO_CONFORM:
         complaints = check(b"".join(whole), form="ndjson").problems
-        yield from (f"has a whole of which the check says: {complaint}" for complaint in complaints[:1])
+        shown = [
+            f"server {reading.server} behind {reading.after}, {reading.ended}: {[event[:40] for _, event in reading.events[:3]]}"
+            for reading in follower.readings
+        ]
+        yield from (f"has the whole {shown}, and the check says: {one}" for one in complaints[:1])
 
 
 def _statuses(played: Played) -> Iterator[str]:

@@ -87,7 +87,8 @@ class Clients:
         url = f"{self._servers[request.server].url}/api/v1/chat{path}"
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=max(turn.patience_s, 6.0))
         http = self._slow if turn.manner == "slow" else self._fast
-        try:
+        follower: Follower | None = None
+        with suppress(*_FAILED):
             async with http.post(url, **_asked(question), timeout=timeout) as response:
                 request.status = response.status
                 if response.status != 200:
@@ -100,9 +101,7 @@ class Clients:
                 if is_first:
                     self._begin_others(follower, turn, reading, tasks)
                 await self._read(response, reading, turn)
-        except _FAILED:
-            return None
-        if reading.ended == "left":
+        if follower is not None and follower.readings[0].ended == "left":
             await asyncio.sleep(turn.away_s)
         return follower
 
@@ -175,7 +174,8 @@ class Clients:
         params = {"run_id": follower.run_id, **({} if sse else {"after": str(after)})}
         headers = {"accept": "text/event-stream", "last-event-id": str(after)} if sse else {}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=patience_s)
-        try:
+        reading: Reading | None = None
+        with suppress(*_FAILED):
             async with self._fast.get(url, params=params, headers=headers, timeout=timeout) as response:
                 if response.status in (502, 503, 504):
                     return None
@@ -185,9 +185,7 @@ class Clients:
                     await self._read(response, reading, None)
                 else:
                     reading.ended = "whole"
-                return reading
-        except _FAILED:
-            return None
+        return reading
 
     async def _stop(self, follower: Follower, delay_s: float, server: int, *, with_id: bool) -> None:
         await asyncio.sleep(delay_s)

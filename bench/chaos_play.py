@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from collections import defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ import asyncpg
 from bench.chaos_clients import Clients
 from bench.chaos_journal import Journal, now
 from bench.chaos_plan import LASTS_S, Conversation, Disturbance, Programme
-from bench.chaos_servers import Server
+from bench.chaos_servers import Server, waited_for_processor_s
 from bench.chaos_world import SILENCE_S, World
 
 LIMIT_S = LASTS_S + 14.0
@@ -20,6 +21,9 @@ _SETTLING_S = 20.0
 _ENDING_S = 25.0
 _WATCH_EVERY_S = 0.15
 _TRIES = 5
+# Of the time after which a process counts as gone.
+_SAMPLES = round(SILENCE_S / _WATCH_EVERY_S)
+_STARVED_S = SILENCE_S / 3
 
 _TWO_AT_ONCE = "SELECT session_id FROM runs WHERE status = 'running' GROUP BY session_id HAVING count(*) > 1"
 _OPEN = """
@@ -54,6 +58,8 @@ class Played:
     journal: Journal
     disturbances: list[Done] = field(default_factory=list[Done])
     problems: list[str] = field(default_factory=list[str])
+    starved: set[int] = field(default_factory=set[int])
+    """Servers that waited so long for a processor that others may have taken them for dead."""
     two_at_once: set[str] = field(default_factory=set[str])
     """Sessions in which two answers were made at once."""
     began: float = 0.0
@@ -76,7 +82,8 @@ class Play:
         self.world.upstream.set("fake")
         self.world.upstream.received.clear()
         async with asyncio.TaskGroup() as all_tasks:
-            watching = all_tasks.create_task(self._watch())
+            all_tasks.create_task(self._watch())
+            all_tasks.create_task(self._watch_machine())
             async with asyncio.TaskGroup() as tasks:
                 for number, conversation in enumerate(programme.conversations):
                     tasks.create_task(self._converse(conversation, f"[{programme.seed}.{number}"))
@@ -84,7 +91,6 @@ class Play:
                     tasks.create_task(self._disturb(disturbance))
             await self._until_settled()
             self._over.set()
-            await watching
         return played
 
     async def _converse(self, conversation: Conversation, name: str) -> None:
@@ -188,6 +194,17 @@ class Play:
                         for row in await connection.fetch(_TWO_AT_ONCE):
                             self.played.two_at_once.add(row[0])
                         await asyncio.sleep(_WATCH_EVERY_S)
+            await asyncio.sleep(_WATCH_EVERY_S)
+
+    async def _watch_machine(self) -> None:
+        waited: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=_SAMPLES))
+        while not self._over.is_set():
+            for server in self.world.servers:
+                if server.life is not None and (wait_s := waited_for_processor_s(server)) is not None:
+                    samples = waited[server.life.process.pid]
+                    samples.append(wait_s)
+                    if samples[-1] - samples[0] > _STARVED_S:
+                        self.played.starved.add(server.number)
             await asyncio.sleep(_WATCH_EVERY_S)
 
     async def _until_settled(self) -> None:

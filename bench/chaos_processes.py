@@ -15,6 +15,9 @@ _MEMORY_FACTOR = 2.0
 _SETTLING_TRIES = 60
 
 
+_FAILED = (" ERROR ", " CRITICAL ", "Exception Group Traceback")
+# What the pool says of a connection whose closing was broken off by one more signal to stop.
+_CLOSING = "Exception closing connection"
 _CONNECTIONS = """
     SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
@@ -70,7 +73,7 @@ class Processes:
     def _of_log(self, server: Server) -> Iterator[str]:
         lines = server.new_lines_of_log()
         for place, line in enumerate(lines):
-            if " ERROR " in line or " CRITICAL " in line or (line.startswith("Traceback") and not place):
+            if any(word in line for word in _FAILED) and _CLOSING not in line:
                 rest = "\n".join(lines[place : place + 60])
                 yield f"server {server.number} says: {rest}"
                 return

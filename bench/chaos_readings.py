@@ -35,7 +35,7 @@ def _compare_events(reading: Reading, log: Sequence[bytes], lost_since: float | 
             is_last = said.get("type") in ("done", "error")
             if is_last:
                 yield from _other_end(event, said, seq, log, sse=reading.sse)
-            elif not _may_be_lost(at, seq, log, lost_since):
+            elif said.get("seq") != seq or not _may_be_lost(at, seq, log, lost_since):
                 expected = log[seq - 1] if seq <= len(log) else b"nothing"
                 yield f"got as number {seq} {event[:160]!r} and not {expected[:160]!r}"
                 return

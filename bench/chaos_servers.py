@@ -166,3 +166,11 @@ async def tasks_of(server: Server) -> int:
 
 def spent_cpu_s(servers: Sequence[Server]) -> float:
     return cpu_s(server.life.process.pid for server in servers if server.life is not None)
+
+
+def waited_for_processor_s(server: Server) -> float | None:
+    """How long its main thread has been ready to run while others ran; None if the process is gone."""
+    assert server.life is not None
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{server.life.process.pid}/schedstat").read_text().split()[1]) / 1e9
+    return None

@@ -82,6 +82,7 @@ class World:
         server.start()
         if not await server.ready():
             return False
+        answer = b""
         for _ in range(_TRIES):
             if b'"type":"done"' in (answer := await _first_answer(server)):
                 break

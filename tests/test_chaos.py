@@ -1,0 +1,26 @@
+"""A few programmes of chaos: processes that are killed, frozen and stopped, and a database that crashes, under clients that come and go."""
+
+import anyio
+
+from bench import chaos
+from bench.chaos_plan import draw
+
+# A process is frozen for longer than others wait for it, another is killed, and the database restarts.
+_SEED = 58
+_WITHIN_S = 120
+
+
+async def test_no_promise_is_broken_whatever_happens_to_processes_and_database():
+    assert {one.kind for one in draw(_SEED).disturbances} == {"freeze", "kill", "database"}
+    with anyio.fail_after(_WITHIN_S):
+        result = await chaos.run([_SEED])
+    assert result.violations == {}
+    assert result.counts["questions accepted"] > 10
+
+
+async def test_two_answers_at_once_are_seen_where_the_database_does_not_forbid_them():
+    with anyio.fail_after(_WITHIN_S):
+        result = await chaos.run([_SEED], rule="unique-index")
+    assert any(
+        "two answers are made at once" in what for found in result.violations.values() for what in found
+    )
