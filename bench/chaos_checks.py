@@ -141,9 +141,16 @@ def _is_long(done: Done) -> bool:
 
 def _without_reason(played: Played, stored: Stored) -> Iterator[str]:
     for run_id, run in stored.runs.items():
-        starved = played.starved if not run.owners else played.starved & run.owners
-        if run.is_interrupted and not starved and not _causes(played, run):
+        if not run.is_interrupted or _causes(played, run):
+            continue
+        if _is_starved(played, run):
+            played.interrupted_for_want_of_a_processor += 1
+        else:
             yield f"run {run_id} of server {run.owners} is interrupted, and nothing has happened to it"
+
+
+def _is_starved(played: Played, run: Ended) -> bool:
+    return bool(played.starved & run.owners if run.owners else played.starved)
 
 
 def _followers(played: Played, stored: Stored) -> Iterator[str]:
@@ -174,7 +181,7 @@ def _follower(played: Played, follower: Follower, run: Ended) -> Iterator[str]:
     removed = played.journal.removed(follower.session_id)
     causes = _causes(played, run)
     began_at = min((done.began for done in causes), default=None)
-    if played.database_was_away or played.starved:
+    if played.database_was_away or _is_starved(played, run):
         # Nothing can be kept while the database is away, nor by a process that does not come to run.
         began_at = played.began
     for reading in follower.readings:

@@ -23,7 +23,7 @@ _WATCH_EVERY_S = 0.15
 _TRIES = 5
 # Of the time after which a process counts as gone.
 _SAMPLES = round(SILENCE_S / _WATCH_EVERY_S)
-_STARVED_S = SILENCE_S / 3
+_STARVED_S = SILENCE_S / 2
 
 _TWO_AT_ONCE = "SELECT session_id FROM runs WHERE status = 'running' GROUP BY session_id HAVING count(*) > 1"
 _OPEN = """
@@ -60,6 +60,7 @@ class Played:
     problems: list[str] = field(default_factory=list[str])
     starved: set[int] = field(default_factory=set[int])
     """Servers that waited so long for a processor that others may have taken them for dead."""
+    interrupted_for_want_of_a_processor: int = 0
     two_at_once: set[str] = field(default_factory=set[str])
     """Sessions in which two answers were made at once."""
     began: float = 0.0

@@ -25,7 +25,7 @@ def count(played: Played, counts: Counter[str]) -> None:
             counts["readers sent away by a stop"] += (
                 reading.is_cut and reading.last.get("code") == "shutting_down"
             )
-    counts["processes that the machine let wait for long"] += len(played.starved)
+    counts["answers interrupted for want of a processor"] += played.interrupted_for_want_of_a_processor
     counts["stops"] += len(played.journal.stops)
     counts["sessions deleted"] += sum(not purge for _, purge, _ in played.journal.removals)
     counts["sessions purged"] += sum(purge for _, purge, _ in played.journal.removals)

@@ -18,9 +18,9 @@ async def test_no_promise_is_broken_whatever_happens_to_processes_and_database()
     assert result.counts["questions accepted"] > 10
 
 
-async def test_two_answers_at_once_are_seen_where_the_database_does_not_forbid_them():
+async def test_what_the_database_does_not_forbid_any_more_is_seen():
     with anyio.fail_after(_WITHIN_S):
-        result = await chaos.run([_SEED], rule="unique-index")
-    assert any(
-        "two answers are made at once" in what for found in result.violations.values() for what in found
-    )
+        # It ends with the first that sees it.
+        result = await chaos.run(range(1000, 1004), rule="unique-index")
+    (found,) = result.violations.values()
+    assert any("two answers are made at once" in what for what in found)
