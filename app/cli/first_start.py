@@ -14,6 +14,7 @@ from app.services.knowledge import KnowledgeService
 _PROJECT = Path(app.__file__).resolve().parents[1]
 _COLLECTION = "freshet-docs"
 _PAGE = 100
+_FOR_BUILDERS = frozenset({"decisions.md", "performance.md"})
 
 _INSTRUCTIONS = """\
 You answer questions about Freshet, a server that answers questions from an organisation's own documents.
@@ -40,8 +41,15 @@ async def prepare(resources: Resources, terminal: Terminal) -> Admin:
     return Admin(record.email, password)
 
 
+def documentation() -> list[Path]:
+    """The pages for those who use Freshet. How it was decided and measured is for those who build it, and would make a first
+    start a third longer."""
+    pages = (_PROJECT / "README.md", *sorted(_PROJECT.glob("docs/*.md")))
+    return [page for page in pages if page.is_file() and page.name not in _FOR_BUILDERS]
+
+
 async def _ingest_documentation(resources: Resources, terminal: Terminal) -> None:
-    files = [path for path in (_PROJECT / "README.md", *sorted(_PROJECT.glob("docs/*.md"))) if path.is_file()]
+    files = documentation()
     with suppress(Conflict):
         await resources.knowledge.create_collection(_COLLECTION, description="The documentation of Freshet.")
     known = await _documents(resources.knowledge)
