@@ -15,7 +15,7 @@ from app.cli.failures import expected_in
 from app.errors import FreshetError
 
 _EXISTING = click.Path(exists=True, path_type=Path)
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_WRITTEN = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
 class _Commands(click.Group):
@@ -191,17 +191,39 @@ def doctor() -> None:
 
 
 @main.command(name="eval")
-@click.argument("set_dir", type=_FOLDER)
-def evaluate(set_dir: Path) -> None:
-    """Measure retrieval on a labelled set: nDCG@10, Recall@100, MRR.
+@click.argument("data", type=_EXISTING)
+@click.option("--collection", metavar="NAME", help="Whom the questions of a table are asked of.")
+@click.option("--setting", "first", metavar="KEY=VALUE,…", help="How to search.  [default: each mode]")
+@click.option("--against", "second", metavar="KEY=VALUE,…", help="Compare with this change to the setting.")
+@click.option("--recall-at", type=click.IntRange(1), default=100, show_default=True, help="k of Recall@k.")
+@click.option("--results", type=_WRITTEN, help="Write each question's figures: .csv, or JSON else.")
+def evaluate(
+    data: Path,
+    collection: str | None,
+    first: str | None,
+    second: str | None,
+    recall_at: int,
+    results: Path | None,
+) -> None:
+    """Measure retrieval on questions whose answers are known: nDCG@10, Recall@k, MRR@10, hits.
 
-    SET_DIR is in BEIR's layout: corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv. It works in a
-    database of its own on the same server, which is dropped afterwards. Embeddings are kept in
-    FRESHET_DATA_DIR/embeddings, as making them takes most of the time.
+    DATA is a labelled set, a folder in BEIR's layout: corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv.
+    It is searched in a database of its own on the same server, which is dropped afterwards; embeddings are kept in
+    FRESHET_DATA_DIR/embeddings. Or DATA is a table (CSV) with the columns question, and document (file name or id,
+    several separated by ;) or answer (a text that the right passage contains), to be asked of a --collection.
+
+    A setting is mode=words, dense or both; depth=N, how many of each half are fused; top_k=N; similarity_cutoff=X;
+    embedding_model=NAME (labelled sets alone).
     """
     from app.cli import evaluate as module
 
-    module.evaluate(set_dir)
+    module.evaluate(
+        data,
+        collection=collection,
+        changes=(first, second),
+        recall_depth=recall_at,
+        results=results,
+    )
 
 
 @main.command()

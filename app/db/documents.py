@@ -147,6 +147,12 @@ async def get(session: AsyncSession, document_id: UUID) -> DocumentView | None:
     return _as_view(rows[0]) if rows else None
 
 
+async def names(session: AsyncSession, collection_id: UUID) -> dict[UUID, str]:
+    """The file names of all documents of the collection, by their ids."""
+    statement = select(Document.id, Document.file_name).where(Document.collection_id == collection_id)
+    return {row.id: row.file_name for row in await session.execute(statement)}
+
+
 async def page(
     session: AsyncSession,
     *,

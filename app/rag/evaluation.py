@@ -1,4 +1,4 @@
-"""How good retrieval is on a labelled set: reading the set, and its figures.
+"""Labelled sets: questions, and what should be found for each.
 
 A set is a directory in the layout that BEIR made common: `corpus.jsonl` (`{_id, title, text}` a line), `queries.jsonl`
 (`{_id, text}` a line) and `qrels.tsv` or `qrels/test.tsv` (query, document and grade, tab-separated, with or without a
@@ -12,18 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import ir_measures
-
 from app.errors import InvalidInput
 
-DEPTH = 100
-"""How many documents of a ranking the figures look at."""
-
-Judgements = Mapping[str, Mapping[str, int]]
-"""By question, then by document: the grade, above 0 if the document answers the question."""
-
-Ranking = Mapping[str, float]
-"""The score by document; the order is that of the scores."""
+Grades = Mapping[str, int]
+"""By document, above 0 if it answers the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +27,13 @@ class JudgedDocument:
 
 @dataclass(frozen=True, slots=True)
 class JudgedQuestion:
+    """With an `answer`, what is to be found is a passage that contains it, of the documents in `grades` if there are any;
+    else it is the documents."""
+
     id: str
     text: str
+    grades: Grades
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +43,6 @@ class JudgedSet:
     name: str
     documents: tuple[JudgedDocument, ...]
     questions: tuple[JudgedQuestion, ...]
-    judgements: Judgements
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Each in [0, 1], the mean over the judged questions; a question without results counts 0."""
-
-    ndcg_10: float
-    recall_100: float
-    mrr: float
 
 
 def read(directory: Path) -> JudgedSet:
@@ -73,18 +60,10 @@ def read(directory: Path) -> JudgedSet:
     for question in judgements:
         if question not in texts:
             raise InvalidInput(f"{path} judges the query {question!r}, which the queries do not hold.")
-    questions = tuple(JudgedQuestion(identifier, texts[identifier]) for identifier in judgements)
-    return JudgedSet(directory.resolve().name, documents, questions, judgements)
-
-
-def measure(judgements: Judgements, rankings: Mapping[str, Ranking]) -> Figures:
-    """`rankings` by question. nDCG with the grades as gains and a logarithmic discount, as trec_eval has it."""
-    ndcg, recall, mrr = ir_measures.nDCG @ 10, ir_measures.R @ DEPTH, ir_measures.RR
-    # A question without any result has to be there, or the mean would be that of the others.
-    run = {question: dict(rankings.get(question, {})) for question in judgements}
-    grades = {question: dict(documents) for question, documents in judgements.items()}
-    aggregate = cast("Any", ir_measures.pytrec_eval).calc_aggregate([ndcg, recall, mrr], grades, run)
-    return Figures(ndcg_10=aggregate[ndcg], recall_100=aggregate[recall], mrr=aggregate[mrr])
+    questions = tuple(
+        JudgedQuestion(identifier, texts[identifier], grades) for identifier, grades in judgements.items()
+    )
+    return JudgedSet(directory.resolve().name, documents, questions)
 
 
 def _file(directory: Path, *names: str) -> Path:
@@ -138,7 +117,7 @@ def _text(entry: Mapping[str, Any], key: str, place: str, *, default: str | None
     return text
 
 
-def _read_judgements(path: Path) -> Judgements:
+def _read_judgements(path: Path) -> Mapping[str, Grades]:
     judgements: dict[str, dict[str, int]] = {}
     for number, (place, cells) in enumerate(_rows(path)):
         if len(cells) != 3:

@@ -1,165 +1,248 @@
-"""`freshet eval`: how good the search is on a labelled set, as it is and by halves."""
+"""`freshet eval`: how good the search is on questions whose answers are known, in one way or in several."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
 import anyio.to_thread
-import numpy as np
 
-from app.db import chunks, embedders, scratch
+from app.db import chunks, collections, documents, embedders, scratch
 from app.db.chunks import Hit
-from app.db.documents import NewChunk
 from app.db.engine import Sessions
-from app.db.scratch import NewDocument
-from app.ingest import language
-from app.ingest.convert import ConvertedDocument
-from app.ingest.formats import MARKDOWN
-from app.ingest.split import split
-from app.llm.protocols import Embedder, Matrix
-from app.rag import evaluation
+from app.errors import InvalidInput
+from app.llm.protocols import Embedder
+from app.rag import evaluation, measures
 from app.rag.embedding_cache import CachingEmbedder
-from app.rag.evaluation import Figures, JudgedDocument, JudgedSet
+from app.rag.evaluation import JudgedQuestion
+from app.rag.measures import Figures, Times
+from app.rag.variants import Variant, take
+from app.services import labelled_corpus, question_table
 from app.settings import DatabaseSettings
 
-_DOCUMENTS_A_BATCH = 64
-# A document counts by its best chunk, so that many more chunks than documents have to be found.
-_CHUNKS_A_QUESTION = 5 * evaluation.DEPTH
+SHOWN_PASSAGES = 10
 
 Stage = Literal["embedding", "searching"]
 OnProgress = Callable[[Stage, int, int], None]
 """Is told the stage, how many documents or questions are done in it, and of how many."""
 
+OpenEmbedder = Callable[[str | None], AbstractAsyncContextManager[Embedder]]
+"""Of a model's name, or None for the one of the settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Of one question. `passages` are the first ten that were found, of `found`. Embedding the question, and searching in
+    both halves, took so many seconds."""
+
+    question: JudgedQuestion
+    figures: Figures
+    found: int
+    passages: tuple[Hit, ...]
+    embedding_s: float
+    searching_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All questions, searched in one way. `results` are in the order of the questions."""
+
+    variant: Variant
+    embedder: str
+    documents: int
+    chunks: int
+    passage_tokens: int
+    question_tokens: int
+    results: tuple[Result, ...]
+
+    @property
+    def figures(self) -> Figures:
+        return measures.mean(result.figures for result in self.results)
+
+    @property
+    def embedding(self) -> Times:
+        return measures.percentiles([result.embedding_s for result in self.results])
+
+    @property
+    def searching(self) -> Times:
+        return measures.percentiles([result.searching_s for result in self.results])
+
+    @property
+    def without_result(self) -> int:
+        return sum(result.found == 0 for result in self.results)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`both` is the search as assistants use it, but for the cut-off; `dense` and `words` are its halves."""
+    """`runs` are in the order of the variants."""
 
     name: str
+    recall_depth: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Corpus:
+    """What is searched. `passage_tokens` is 0 where it was embedded before."""
+
+    sessions: Sessions
+    embedder: Embedder
+    collection_id: UUID
     documents: int
     chunks: int
-    questions: int
-    dense: Figures
-    words: Figures
-    both: Figures
+    passage_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """`by_depth` is what both halves have found, and how long that took in seconds."""
+
+    embedding_s: float
+    by_depth: Mapping[int, tuple[list[Hit], float]]
 
 
 class EvaluationService:
-    """Works in a database of its own on the server of `url`, which is dropped afterwards.
-
-    Embeddings of passages are kept in `cache_directory`, so that the same set is measured again in little time.
-    """
+    """A labelled set is measured in a database of its own on the server of `url`, which is dropped afterwards, and its
+    embeddings are kept in `cache_directory`, so that it is measured again in little time. Questions of a table are asked
+    of a collection that is there."""
 
     def __init__(
-        self, url: str, settings: DatabaseSettings, embedder: Embedder, cache_directory: Path
+        self,
+        url: str,
+        settings: DatabaseSettings,
+        open_embedder: OpenEmbedder,
+        cache_directory: Path,
+        *,
+        recall_depth: int = 100,
     ) -> None:
         self._url = url
         self._settings = settings
-        self._embedder = CachingEmbedder(embedder, cache_directory)
+        self._open_embedder = open_embedder
+        self._cache_directory = cache_directory
+        self._recall_depth = recall_depth
 
-    async def evaluate(self, directory: Path, on_progress: OnProgress) -> Report:
+    async def evaluate_set(
+        self, directory: Path, variants: Sequence[Variant], on_progress: OnProgress
+    ) -> Report:
         """Raises `InvalidInput` for a set that cannot be read, before anything is made, and `Forbidden`."""
         judged = await anyio.to_thread.run_sync(evaluation.read, directory)
-        async with scratch.database(self._url, self._settings) as sessions:
-            collection_id, chunk_count = await self._ingest(sessions, judged, on_progress)
-            hits = await self._ask(sessions, judged, collection_id, chunk_count, on_progress)
-        return Report(
-            name=judged.name,
-            documents=len(judged.documents),
-            chunks=chunk_count,
-            questions=len(judged.questions),
-            dense=_figures(judged, hits, lambda hit: hit.similarity if hit.dense_rank else None),
-            words=_figures(judged, hits, lambda hit: hit.words_score),
-            both=_figures(judged, hits, lambda hit: hit.score),
-        )
-
-    async def _ingest(
-        self, sessions: Sessions, judged: JudgedSet, on_progress: OnProgress
-    ) -> tuple[UUID, int]:
-        async with sessions.begin() as session:
-            collection_id = await scratch.create_collection(session, judged.name)
-        chunk_count, total = 0, len(judged.documents)
-        for start in range(0, total, _DOCUMENTS_A_BATCH):
-            on_progress("embedding", start, total)
-            batch = judged.documents[start : start + _DOCUMENTS_A_BATCH]
-            documents = await self._prepare(batch)
-            chunk_count += sum(len(document.chunks) for document in documents)
-            async with sessions.begin() as session:
-                await scratch.store(session, collection_id, documents)
-        async with sessions.begin() as session:
-            await embedders.claim(session, self._embedder.name, self._embedder.dimensions)
-            await scratch.analyse(session)
-        on_progress("embedding", total, total)
-        return collection_id, chunk_count
-
-    async def _prepare(self, batch: Sequence[JudgedDocument]) -> list[NewDocument]:
-        split_up = [await anyio.to_thread.run_sync(partial(self._split, document)) for document in batch]
-        embeddings: Matrix = await self._embedder.embed_passages(
-            [chunks.passage(chunk.heading, chunk.text) for pieces in split_up for chunk in pieces]
-        )
-        ends = np.cumsum([len(pieces) for pieces in split_up])[:-1]
-        return [
-            NewDocument(document.id, language.detect(f"{document.title}\n{document.text}"), pieces, rows)
-            for document, pieces, rows in zip(batch, split_up, np.split(embeddings, ends), strict=True)
-        ]
-
-    def _split(self, document: JudgedDocument) -> list[NewChunk]:
-        """As a Markdown file with the title as its heading would be."""
-        title = " ".join(document.title.split())
-        converted = ConvertedDocument(
-            text=f"# {title}\n\n{document.text}" if title else document.text,
-            media_type=MARKDOWN.media_type,
-            kind=MARKDOWN.kind,
-            title=title or None,
-            pages=(),
-            warnings=(),
-        )
-        pieces = split(
-            converted, count_tokens=self._embedder.count_tokens, max_tokens=self._embedder.max_tokens
-        )
-        return [
-            NewChunk(piece.start, piece.end, piece.text, piece.page_label, " > ".join(piece.headings))
-            for piece in pieces
-        ]
-
-    async def _ask(
-        self,
-        sessions: Sessions,
-        judged: JudgedSet,
-        collection_id: UUID,
-        chunk_count: int,
-        on_progress: OnProgress,
-    ) -> dict[str, list[Hit]]:
-        hits: dict[str, list[Hit]] = {}
-        for done, question in enumerate(judged.questions):
-            on_progress("searching", done, len(judged.questions))
-            embedding = await self._embedder.embed_question(question.text)
-            async with sessions.read() as session:
-                hits[question.id] = await chunks.search(
-                    session,
-                    embedding=embedding,
-                    question=question.text,
-                    collection_ids=[collection_id],
-                    chunk_count=chunk_count,
-                    depth=_CHUNKS_A_QUESTION,
-                    limit=2 * _CHUNKS_A_QUESTION,
-                    similarity_cutoff=-1,
+        runs: dict[Variant, Run] = {}
+        for model in dict.fromkeys(variant.embedding_model for variant in variants):
+            async with (
+                self._open_embedder(model) as opened,
+                scratch.database(self._url, self._settings) as sessions,
+            ):
+                embedder = CachingEmbedder(opened, self._cache_directory)
+                stored = await labelled_corpus.store(
+                    sessions,
+                    embedder,
+                    judged,
+                    lambda done, total: on_progress("embedding", done, total),
                 )
-        on_progress("searching", len(judged.questions), len(judged.questions))
-        return hits
+                corpus = _Corpus(
+                    sessions,
+                    embedder,
+                    stored.collection_id,
+                    len(judged.documents),
+                    stored.chunks,
+                    stored.tokens,
+                )
+                of_model = [variant for variant in variants if variant.embedding_model == model]
+                runs |= await self._run(corpus, judged.questions, of_model, on_progress)
+        return Report(judged.name, self._recall_depth, tuple(runs[variant] for variant in variants))
+
+    async def evaluate_table(
+        self,
+        table: Path,
+        sessions: Sessions,
+        collection: str,
+        variants: Sequence[Variant],
+        on_progress: OnProgress,
+    ) -> Report:
+        """Raises `InvalidInput` for a table that cannot be read, or names documents that are not there; `NotFound`; and
+        `StartupRefused` if the documents were embedded by another embedder."""
+        if any(variant.embedding_model is not None for variant in variants):
+            raise InvalidInput(
+                "A collection has been embedded once: another embedding_model can be compared on a labelled set alone."
+            )
+        rows = await anyio.to_thread.run_sync(question_table.read, table)
+        async with sessions.begin() as session:
+            view = await collections.get(session, collection)
+            names = await documents.names(session, view.id)
+        questions = question_table.resolve(rows, names, collection=view.name)
+        async with self._open_embedder(None) as embedder:
+            async with sessions.begin() as session:
+                await embedders.claim(session, embedder.name, embedder.dimensions)
+            corpus = _Corpus(sessions, embedder, view.id, view.document_count, view.chunk_count, 0)
+            runs = await self._run(corpus, questions, variants, on_progress)
+        return Report(table.name, self._recall_depth, tuple(runs[variant] for variant in variants))
+
+    async def _run(
+        self,
+        corpus: _Corpus,
+        questions: Sequence[JudgedQuestion],
+        variants: Sequence[Variant],
+        on_progress: OnProgress,
+    ) -> dict[Variant, Run]:
+        found: dict[str, _Found] = {}
+        depths = {variant.depth for variant in variants}
+        for done, question in enumerate(questions):
+            on_progress("searching", done, len(questions))
+            found[question.id] = await _search(corpus, question.text, depths)
+        on_progress("searching", len(questions), len(questions))
+        tokens = sum(corpus.embedder.count_tokens(question.text) for question in questions)
+        return {
+            variant: Run(
+                variant=variant,
+                embedder=corpus.embedder.name,
+                documents=corpus.documents,
+                chunks=corpus.chunks,
+                passage_tokens=corpus.passage_tokens,
+                question_tokens=tokens,
+                results=_results(questions, found, variant, self._recall_depth),
+            )
+            for variant in variants
+        }
 
 
-def _figures(
-    judged: JudgedSet, hits: dict[str, list[Hit]], score_of: Callable[[Hit], float | None]
-) -> Figures:
-    rankings: dict[str, dict[str, float]] = {}
-    for question, found in hits.items():
-        ranking = rankings.setdefault(question, {})
-        for hit in found:
-            score = score_of(hit)
-            if score is not None:
-                ranking[hit.file_name] = max(score, ranking.get(hit.file_name, score))
-    return evaluation.measure(judged.judgements, rankings)
+async def _search(corpus: _Corpus, question: str, depths: set[int]) -> _Found:
+    began = time.perf_counter()
+    embedding = await corpus.embedder.embed_question(question)
+    embedding_s = time.perf_counter() - began
+    by_depth: dict[int, tuple[list[Hit], float]] = {}
+    for depth in depths:
+        began = time.perf_counter()
+        async with corpus.sessions.read() as session:
+            hits = await chunks.search(
+                session,
+                embedding=embedding,
+                question=question,
+                collection_ids=[corpus.collection_id],
+                chunk_count=corpus.chunks,
+                depth=depth,
+                limit=2 * depth,
+                similarity_cutoff=-1,
+            )
+        by_depth[depth] = hits, time.perf_counter() - began
+    return _Found(embedding_s, by_depth)
+
+
+def _results(
+    questions: Sequence[JudgedQuestion], found: Mapping[str, _Found], variant: Variant, recall_depth: int
+) -> tuple[Result, ...]:
+    taken = {key: take(variant, of.by_depth[variant.depth][0]) for key, of in found.items()}
+    figures = measures.by_question(questions, taken, recall_depth=recall_depth)
+    return tuple(
+        Result(
+            question=question,
+            figures=of_question,
+            found=len(taken[question.id]),
+            passages=tuple(taken[question.id][:SHOWN_PASSAGES]),
+            embedding_s=found[question.id].embedding_s,
+            searching_s=found[question.id].by_depth[variant.depth][1],
+        )
+        for question, of_question in zip(questions, figures, strict=True)
+    )

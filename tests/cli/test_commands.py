@@ -4,65 +4,19 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Generator
-from functools import partial
+from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from anyio import to_thread
 from click.testing import CliRunner, Result
 
 from app.cli import main
 from app.cli.failures import expected_in
 from app.errors import InvalidInput, NotFound, Unauthenticated
 from app.services.accounts import AccountService
-from tests.conftest import SECRET
+from tests.cli.conftest import Freshet
 from tests.ingest.ingest_files import encrypted
-
-Freshet = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CliRunner:
-    """With an environment that holds nothing of the developer's."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FRESHET_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("SECRET_KEY", SECRET)
-    for name in (
-        "OPENAI_API_KEY",
-        "OPENAI_BASE_URL",
-        "EMBEDDING_MODEL",
-        "DATABASE_URL",
-        "HOST",
-        "PORT",
-        "WORKERS",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    return CliRunner()
-
-
-@pytest.fixture
-def freshet(shell: CliRunner) -> Freshet:
-    """Runs a command beside the event loop of the test; so not one that serves, as signals go to the main thread."""
-
-    async def run(*words: str, typed: str | None = None) -> Result:
-        invoke = partial(shell.invoke, main, list(words), input=typed, catch_exceptions=False)
-        return await to_thread.run_sync(invoke)
-
-    return run
-
-
-@pytest.fixture
-def on_database(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
-    """Migrated, and claimed by an embedder that is not the built-in one."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-
-
-@pytest.fixture
-async def on_new_database(monkeypatch: pytest.MonkeyPatch, empty_database_url: str, freshet: Freshet) -> None:
-    monkeypatch.setenv("DATABASE_URL", empty_database_url)
-    assert (await freshet("migrate")).exit_code == 0
 
 
 def _password(result: Result) -> str:
@@ -280,21 +234,6 @@ async def test_an_assistant_that_is_not_there_is_told(freshet: Freshet, on_new_d
 
     assert result.exit_code == 1
     assert "There is no assistant nobody." in result.output
-
-
-async def test_a_labelled_set_is_measured_by_halves(
-    freshet: Freshet, on_new_database: None, tmp_path: Path
-) -> None:
-    documents = [{"_id": "1", "text": "Apples grow on trees."}, {"_id": "2", "text": "Fish swim in water."}]
-    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, documents)))
-    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "Where do fish swim?"}))
-    (tmp_path / "qrels.tsv").write_text("q\t2\t1\n")
-
-    result = await freshet("eval", str(tmp_path))
-
-    assert "2 documents, 2 chunks, 1 questions" in result.output
-    for half in ("dense", "words", "both"):
-        assert re.search(rf"^{half} +1\.000 +1\.000 +1\.000", result.output, re.MULTILINE)
 
 
 class _Models(BaseHTTPRequestHandler):

@@ -45,7 +45,7 @@ def test_a_set_is_read_with_the_questions_that_are_judged(make_set: MakeSet):
 
     assert [(document.id, document.title) for document in judged.documents] == [("d1", "Notice"), ("d2", "")]
     assert [question.text for question in judged.questions] == ["How is it ended?"]
-    assert judged.judgements == {"q1": {"d1": 2, "d2": 0}}
+    assert [question.grades for question in judged.questions] == [{"d1": 2, "d2": 0}]
 
 
 def test_a_set_may_be_compressed_have_other_names_and_no_header(tmp_path: Path):
@@ -57,7 +57,7 @@ def test_a_set_may_be_compressed_have_other_names_and_no_header(tmp_path: Path):
 
     judged = evaluation.read(tmp_path)
 
-    assert judged.judgements == {"q1": {"d1": -1}, "q2": {"d2": 1}}
+    assert [question.grades for question in judged.questions] == [{"d1": -1}, {"d2": 1}]
     assert judged.name == tmp_path.name
 
 
@@ -93,21 +93,3 @@ def test_a_file_that_is_damaged_is_refused_by_name(make_set: MakeSet, content: b
 
     with pytest.raises(InvalidInput, match=r"corpus\.jsonl\.gz cannot be read"):
         evaluation.read(directory)
-
-
-def test_figures_are_those_of_the_definitions():
-    judgements = {"q1": {"a": 2, "b": 1}, "q2": {"c": 1}}
-
-    figures = evaluation.measure(judgements, {"q1": {"x": 3.0, "a": 2.0, "b": 1.0}, "q2": {"c": 0.5}})
-
-    gained = 2 / 1.584962500721156 + 1 / 2
-    best = 2 + 1 / 1.584962500721156
-    assert figures.ndcg_10 == pytest.approx((gained / best + 1) / 2)
-    assert figures.recall_100 == 1
-    assert figures.mrr == pytest.approx((1 / 2 + 1) / 2)
-
-
-def test_a_question_without_results_counts_nothing():
-    figures = evaluation.measure({"q1": {"a": 1}, "q2": {"b": 1}}, {"q1": {"a": 1.0}, "q2": {}})
-
-    assert (figures.ndcg_10, figures.recall_100, figures.mrr) == (0.5, 0.5, 0.5)

@@ -1,13 +1,20 @@
 import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
 from sqlalchemy import make_url, text
 
+from app.db import collections, documents
+from app.db.documents import NewChunk, NewText
 from app.db.engine import Sessions
-from app.errors import Forbidden, InvalidInput
-from app.services import evaluation
+from app.errors import Forbidden, InvalidInput, NotFound
+from app.llm.protocols import Embedder
+from app.rag.measures import Figures
+from app.rag.variants import Variant
+from app.services import labelled_corpus
 from app.services.evaluation import EvaluationService
 from app.settings import DatabaseSettings
 from tests.words_embedder import WordsEmbedder
@@ -34,6 +41,45 @@ def labelled(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.fixture
+def service(database_url: str, tmp_path: Path) -> EvaluationService:
+    """Another embedder than that of the settings has dimensions of its own."""
+
+    @asynccontextmanager
+    async def opened(model: str | None) -> AsyncGenerator[Embedder]:
+        yield WordsEmbedder() if model is None else WordsEmbedder(model, dimensions=4)
+
+    return EvaluationService(database_url, DatabaseSettings(), opened, tmp_path / "cache")
+
+
+@pytest.fixture
+async def leases(sessions: Sessions) -> None:
+    """A collection of two documents of two passages each."""
+    for name, texts in {
+        "lease.pdf": ["Notice is given in writing.", "The rent is due on the third day."],
+        "rent.md": ["The rent is paid in cash.", "The heating runs from October."],
+    }.items():
+        async with sessions.begin() as session:
+            await collections.insert_new(session, "leases")
+            [collection_id] = await collections.hold(session, ["leases"])
+            added = await documents.add(
+                session,
+                collection_id,
+                file_name=name,
+                declared_type=None,
+                content=name.encode(),
+                content_sha256=name.encode(),
+                status="processing",
+            )
+            await documents.finish(
+                session,
+                added.id,
+                NewText("\n".join(texts), "text/markdown", "md", None, "english", (), ()),
+                [NewChunk(0, len(text), text, None, "") for text in texts],
+                await WordsEmbedder().embed_passages(texts),
+            )
+
+
 def ignore(stage: str, done: int, total: int) -> None:
     pass
 
@@ -44,23 +90,26 @@ async def scratch_databases(sessions: Sessions) -> list[str]:
         return list((await session.execute(names)).scalars())
 
 
-async def test_a_set_is_measured_by_halves_and_whole_and_leaves_nothing_behind(
-    sessions: Sessions,
-    database_url: str,
-    labelled: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_set_is_measured_in_several_ways_and_leaves_nothing_behind(
+    sessions: Sessions, service: EvaluationService, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(evaluation, "_DOCUMENTS_A_BATCH", 3)
-    service = EvaluationService(database_url, DatabaseSettings(), WordsEmbedder(), tmp_path / "cache")
+    monkeypatch.setattr(labelled_corpus, "_DOCUMENTS_A_BATCH", 3)
     told: list[tuple[str, int, int]] = []
+    variants = [Variant(mode="dense"), Variant(mode="words"), Variant(top_k=1)]
 
-    report = await service.evaluate(labelled, lambda stage, done, total: told.append((stage, done, total)))
+    report = await service.evaluate_set(
+        labelled, variants, lambda stage, done, total: told.append((stage, done, total))
+    )
 
-    assert (report.name, report.documents, report.questions) == ("leases", 4, 2)
-    assert report.chunks >= 3
-    for figures in (report.dense, report.words, report.both):
-        assert (figures.ndcg_10, figures.recall_100, figures.mrr) == (1, 1, 1)
+    assert report.name == "leases"
+    assert [run.variant for run in report.runs] == variants
+    for run in report.runs:
+        assert run.figures == Figures(1, 1, 1, 1)
+        assert (run.documents, len(run.results), run.without_result) == (4, 2, 0)
+        assert run.chunks >= 3
+        assert run.passage_tokens > 200
+        assert run.question_tokens == 11
+    assert {len(result.passages) for result in report.runs[2].results} == {1}
     assert told == [
         ("embedding", 0, 4),
         ("embedding", 3, 4),
@@ -72,19 +121,39 @@ async def test_a_set_is_measured_by_halves_and_whole_and_leaves_nothing_behind(
     assert await scratch_databases(sessions) == []
 
 
-async def test_a_set_that_cannot_be_read_is_refused_before_anything_is_made(
-    sessions: Sessions, database_url: str, tmp_path: Path
+async def test_another_embedder_has_a_database_of_its_own(
+    sessions: Sessions, service: EvaluationService, labelled: Path
 ):
-    service = EvaluationService(database_url, DatabaseSettings(), WordsEmbedder(), tmp_path / "cache")
+    variants = [Variant(mode="dense", embedding_model="coarse"), Variant(mode="dense")]
 
+    coarse, fine = (await service.evaluate_set(labelled, variants, ignore)).runs
+
+    assert (coarse.embedder, fine.embedder) == ("coarse", "words")
+    assert coarse.figures.mrr_10 < fine.figures.mrr_10 == 1
+    assert await scratch_databases(sessions) == []
+
+
+async def test_a_cut_off_that_nothing_reaches_leaves_questions_without_result(
+    service: EvaluationService, labelled: Path
+):
+    report = await service.evaluate_set(labelled, [Variant(similarity_cutoff=0.99)], ignore)
+
+    [run] = report.runs
+    assert run.without_result == 2
+    assert run.figures == Figures(0, 0, 0, 0)
+
+
+async def test_a_set_that_cannot_be_read_is_refused_before_anything_is_made(
+    sessions: Sessions, service: EvaluationService, tmp_path: Path
+):
     with pytest.raises(InvalidInput, match="no labelled set"):
-        await service.evaluate(tmp_path, ignore)
+        await service.evaluate_set(tmp_path, [Variant()], ignore)
 
     assert await scratch_databases(sessions) == []
 
 
 async def test_a_user_who_may_not_create_databases_is_told_so(
-    database_url: str, labelled: Path, tmp_path: Path
+    database_url: str, service: EvaluationService, labelled: Path
 ):
     parsed = make_url(database_url)
     connection = await asyncpg.connect(
@@ -92,10 +161,56 @@ async def test_a_user_who_may_not_create_databases_is_told_so(
     )
     await connection.execute("CREATE ROLE reader LOGIN")
     try:
-        url = parsed.set(username="reader").render_as_string()
-        service = EvaluationService(url, DatabaseSettings(), WordsEmbedder(), tmp_path / "cache")
+        service._url = parsed.set(username="reader").render_as_string()  # pyright: ignore[reportPrivateUsage]  # of another user
         with pytest.raises(Forbidden, match="may not create databases"):
-            await service.evaluate(labelled, ignore)
+            await service.evaluate_set(labelled, [Variant()], ignore)
     finally:
         await connection.execute("DROP ROLE reader")
         await connection.close()
+
+
+async def test_the_questions_of_a_table_are_asked_of_a_collection(
+    sessions: Sessions, service: EvaluationService, leases: None, tmp_path: Path
+):
+    table = tmp_path / "questions.csv"
+    table.write_text(
+        "question,document,answer\n"
+        "When is the rent due?,lease.pdf,\n"
+        "How is the rent paid?,rent.md;lease.pdf,\n"
+        "When does the heating run?,,from october\n"
+        "When is the rent due?,rent.md,the third\n"
+    )
+
+    report = await service.evaluate_table(table, sessions, "leases", [Variant(mode="words")], ignore)
+
+    [run] = report.runs
+    assert (report.name, run.documents, run.chunks, run.passage_tokens) == ("questions.csv", 2, 4, 0)
+    assert [result.figures.mrr_10 for result in run.results] == [1, 1, 1, 0]
+    assert run.results[1].figures.recall == 1
+    assert run.results[2].passages[0].text == "The heating runs from October."
+
+
+@pytest.mark.parametrize(
+    ("cells", "collection", "variant", "error", "complaint"),
+    [
+        ("a,rent.pdf", "leases", Variant(), InvalidInput, r"leases does not hold .* row 1: rent\.pdf"),
+        ("a,rent.md", "others", Variant(), NotFound, "no collection others"),
+        ("a,rent.md", "leases", Variant(embedding_model="m"), InvalidInput, "has been embedded once"),
+    ],
+)
+async def test_a_table_that_does_not_fit_its_collection_is_refused(
+    sessions: Sessions,
+    service: EvaluationService,
+    leases: None,
+    tmp_path: Path,
+    cells: str,
+    collection: str,
+    variant: Variant,
+    error: type[Exception],
+    complaint: str,
+):
+    table = tmp_path / "questions.csv"
+    table.write_text(f"question,document\n{cells}\n")
+
+    with pytest.raises(error, match=complaint):
+        await service.evaluate_table(table, sessions, collection, [variant], ignore)
