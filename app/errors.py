@@ -3,6 +3,7 @@
     FreshetError
     ├── InvalidInput            the request cannot be meant like this
     │   ├── DocumentRefused     a file that cannot be read, and why
+    │   ├── ConnectorRefused    a source that cannot be kept in step with, and why
     │   └── IdempotencyMismatch the key has come with another request before
     ├── TooLarge
     ├── NotFound                there is none, or it is somebody else's
@@ -53,6 +54,16 @@ class DocumentRefused(InvalidInput):
     """`reason` is a stable word (`empty`, `encrypted`, `broken`, `unsupported`, `no_text`, `too_large`, `timeout`, `memory`)."""
 
     code = "document_refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, detail={"reason": reason})
+        self.reason = reason
+
+
+class ConnectorRefused(InvalidInput):
+    """`reason` is a stable word (`address`, `unreachable`, `missing`, `forbidden`, `robots`, `redirect`, `empty`, `malformed`)."""
+
+    code = "connector_refused"
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message, detail={"reason": reason})

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,7 @@ from anyio.abc import Process
 from app.errors import DocumentRefused
 from app.ingest import formats
 from app.ingest.formats import Format, Kind
+from app.ingest.readers.links import PageLinks
 from app.ingest.worker import LENGTHS, NO_MEMORY_LEFT, Limits, head
 
 logger = logging.getLogger(__name__)
@@ -200,6 +201,17 @@ class Converter:
             pages=tuple(Page(*page) for page in header.pages),
             warnings=header.warnings,
         )
+
+    async def links(self, content: bytes) -> PageLinks:
+        """Of an HTML page. Raises DocumentRefused."""
+        async with self._running:
+            header, body = await self._read(replace(formats.HTML, reader="links"), content, None)
+        if header.reason is not None:
+            raise DocumentRefused(header.reason, header.message)
+        try:
+            return msgspec.json.decode(body, type=PageLinks)
+        except msgspec.MsgspecError as error:
+            raise DocumentRefused("broken", "The page is damaged and cannot be read.") from error
 
     async def _read(self, recognised: Format, content: bytes, password: str | None) -> tuple[_Header, bytes]:
         """On a worker that has read other documents, a failure may be due to those, or to its death since: then a fresh one

@@ -93,10 +93,7 @@ class _Table:
 
 
 def read(content: bytes, allowance: Allowance) -> Reading:
-    found = _CHARSET.search(content[:_CHARSET_WITHIN])
-    hint = (found[1] or found[2]).decode("ascii") if found else None
-    # Markup is mostly longer than its text, so a page may have more characters than its text.
-    html, warnings = decode(content, 4 * allowance.characters, hint=hint)
+    html, warnings = decoded(content, allowance)
     text, title = to_markdown(html)
     if len(text) > allowance.characters:
         raise too_long(allowance.characters)
@@ -105,6 +102,14 @@ def read(content: bytes, allowance: Allowance) -> Reading:
             "no_text", "The page holds no text. Text that only a script writes into it cannot be read."
         )
     return Reading(text, title=title, warnings=warnings)
+
+
+def decoded(content: bytes, allowance: Allowance) -> tuple[str, tuple[str, ...]]:
+    """The characters of the page, and warnings."""
+    found = _CHARSET.search(content[:_CHARSET_WITHIN])
+    hint = (found[1] or found[2]).decode("ascii") if found else None
+    # Markup is mostly longer than its text, so a page may have more characters than its text.
+    return decode(content, 4 * allowance.characters, hint=hint)
 
 
 def to_markdown(html: str) -> tuple[str, str | None]:
