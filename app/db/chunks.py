@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import pi
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ARRAY, REAL, BindParameter, Double, Integer, Text, TextClause, Uuid, bindparam, text
+from sqlalchemy import ARRAY, REAL, Double, Integer, TextClause, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import words
+from app.db.words import OF_THESE, Matches
 
 # Below this many chunks comparing the question with each is as fast as the index, which then finds less.
 _EXACT_BELOW = 20_000
@@ -31,13 +31,6 @@ _TRUST_BY_LEAD_OF_WORDS = -4
 _TRUST_BY_LEAD_OF_MEANING = 11
 # So many of each half tell this, and what the scores are normalised by, however many are looked at.
 _TELLING = 50
-
-# More chunks than this match a question's words only where words come together far more often than was expected.
-_MOST_MATCHES = 4_000
-
-# What `ts_rank` makes of a lexeme that stands n times is this times the sum of 1/i² for i up to n, over the sum for all i.
-_RANK_OF_ONE = 0.1
-_SUM_OF_SQUARES = pi**2 / 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,49 +86,70 @@ async def search(
     Each half of the search contributes its `depth` best. `chunk_count` is how many chunks the collections hold together;
     it decides how they are searched, not what is found.
     """
-    statistics = await words.look_up(session, question, collection_ids)
-    lookups = statistics.lookups
-    shapes = tuple((len(lookup.terms), lookup.by_index) for lookup in lookups)
+    return await fuse(
+        session,
+        embedding=embedding,
+        by_words=await words.match(session, question, collection_ids, depth=depth),
+        collection_ids=collection_ids,
+        chunk_count=chunk_count,
+        depth=depth,
+        limit=limit,
+        similarity_cutoff=similarity_cutoff,
+    )
+
+
+async def fuse(
+    session: AsyncSession,
+    *,
+    embedding: NDArray[np.float32],
+    by_words: Matches,
+    collection_ids: Sequence[UUID],
+    chunk_count: int,
+    depth: int,
+    limit: int,
+    similarity_cutoff: float,
+) -> list[Hit]:
+    """`search`, whose half by words has been done, for the same collections and depth."""
+    lookups = by_words.lookups
+    statement = _statement(
+        len(embedding),
+        depth,
+        exact=is_exact(chunk_count, by_words.of_all),
+        slots=tuple(words.slots(lookup) for lookup in lookups),
+    )
     values: dict[str, Any] = {
         "embedding": embedding.tolist(),
         "collection_ids": list(collection_ids),
+        "matched": by_words.chunk_ids,
+        "scores": by_words.scores,
         "limit": limit,
         "similarity_cutoff": similarity_cutoff,
     }
     for place, lookup in enumerate(lookups):
-        values |= {
-            f"language_{place}": lookup.language,
-            f"sought_{place}": lookup.sought,
-            f"terms_{place}": [term.query for term in lookup.terms],
-            f"weights_{place}": [term.weight for term in lookup.terms],
-            f"average_length_{place}": lookup.average_length,
-        }
-    statement = _statement(
-        len(embedding), depth, exact=is_exact(chunk_count, statistics.of_all), lookups=shapes
-    )
+        values |= words.values_of_score(place, lookup)
     return [Hit(*row) for row in await session.execute(statement, values)]
 
 
 @lru_cache(maxsize=256)
-def _statement(
-    dimensions: int, depth: int, *, exact: bool, lookups: tuple[tuple[int, bool], ...]
-) -> TextClause:
-    """`lookups` are, for each language, how many terms its chunks are scored by, and whether they are found in the index."""
+def _statement(dimensions: int, depth: int, *, exact: bool, slots: tuple[int, ...]) -> TextClause:
+    """`slots` are, for each language, for how many terms there is room in its score."""
     # In a query of its own the vector is converted once, not for each row; an array is sent three times as fast as its text.
     distance = f"c.embedding::halfvec({dimensions}) <=> (SELECT CAST(CAST(:embedding AS real[]) AS halfvec))"
     # What is added keeps the planner from one index or the other, which it would choose by how large collections are on average.
     order = f"({distance}) + 0" if exact else distance
-    collections = _OF_THESE if exact else f"({_OF_THESE}) IS TRUE"
+    collections = OF_THESE if exact else f"({OF_THESE}) IS TRUE"
     script = f"""
     WITH dense AS (
-        SELECT id, row_number() OVER (ORDER BY distance, id) AS rank FROM (
+        SELECT id, distance, row_number() OVER (ORDER BY distance, id) AS rank FROM (
             SELECT c.id, {distance} AS distance FROM chunks c
             WHERE {collections} ORDER BY {order} LIMIT {depth}
         ) nearest
-    ), {_words(lookups, depth)}, found AS MATERIALIZED (
+    ), found AS MATERIALIZED (
         SELECT id, dense.rank AS dense_rank, words.rank AS words_rank, words.score AS words_score,
-            coalesce(words.score, beside.score, 0) AS relevance, 1 - ({distance}) AS similarity
-        FROM dense FULL JOIN words USING (id) LEFT JOIN beside USING (id) JOIN chunks c USING (id)
+            coalesce(words.score, {_score_in_its_language(slots)}, 0) AS relevance,
+            1 - coalesce(distance, {distance}) AS similarity
+        FROM dense FULL JOIN unnest(CAST(:matched AS bigint[]), CAST(:scores AS float8[]))
+            WITH ORDINALITY AS words (id, score, rank) USING (id) JOIN chunks c USING (id)
     ), {_TOLD}, best AS (
         SELECT found.*, trust * coalesce((similarity - lowest) / nullif(highest - lowest, 0), 1)
             + (1 - trust) * coalesce(relevance / nullif(most_relevant, 0), 0) AS score
@@ -147,8 +161,13 @@ def _statement(
     FROM best JOIN chunks c ON c.id = best.id JOIN documents d ON d.id = c.document_id
     ORDER BY best.score DESC, best.similarity DESC, c.id
     """
-    of_words = [parameter for place in range(len(lookups)) for parameter in _parameters_of_words(place)]
+    of_words = [parameter for place in range(len(slots)) for parameter in words.parameters_of_score(place)]
     return text(script).bindparams(*_PARAMETERS, *of_words)
+
+
+def _score_in_its_language(slots: tuple[int, ...]) -> str:
+    cases = "".join(f" WHEN :language_{n} THEN {words.score(n, count)}" for n, count in enumerate(slots))
+    return f"CASE c.language{cases} END" if cases else "0"
 
 
 # What the scores of both halves tell of each other: `trust` is the weight of the meaning, the rest is that of the words.
@@ -167,73 +186,9 @@ _TOLD = f"""told AS (
     )"""
 
 
-def _words(lookups: tuple[tuple[int, bool], ...], depth: int) -> str:
-    """The definitions of `words`, the `depth` best by BM25 of the chunks that were sought in each language, and of `beside`,
-    the scores of those that only the meaning has found."""
-    if not lookups:
-        nothing = "(SELECT 0::bigint AS id, 0::float8 AS score, 0::bigint AS rank WHERE false)"
-        return f"words AS {nothing}, beside AS {nothing}"
-    asked = "".join(
-        f"""asked_{place} AS MATERIALIZED (
-        SELECT CAST(:sought_{place} AS text)::tsquery AS sought, CAST(:terms_{place} AS text[])::tsquery[] AS terms,
-            CAST(:weights_{place} AS float8[]) AS weights
-    ), """
-        for place in range(len(lookups))
-    )
-    matches, beside = (
-        " UNION ALL ".join(
-            _scores(place, terms, source(place, by_index)) for place, (terms, by_index) in enumerate(lookups)
-        )
-        for source in (_sought, _nearest)
-    )
-    return f"""{asked}matches AS ({matches}), words AS (
-        SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank
-        FROM matches ORDER BY score DESC, id LIMIT {depth}
-    ), beside AS ({beside})"""
-
-
-def _sought(place: int, by_index: bool) -> str:
-    sought = f"c.words @@ (SELECT sought FROM asked_{place})"
-    where = f"({_OF_THESE}) IS TRUE AND {sought}" if by_index else f"{_OF_THESE} AND ({sought}) IS TRUE"
-    return f"chunks c WHERE {where} AND c.language = :language_{place} LIMIT {_MOST_MATCHES}"
-
-
-def _nearest(place: int, by_index: bool) -> str:  # noqa: ARG001  # it is asked as `_sought` is
-    return f"dense JOIN chunks c USING (id) WHERE c.language = :language_{place}"
-
-
-def _scores(place: int, terms: int, source: str) -> str:
-    """Of the chunks `c` of the source, by the terms of one language."""
-    # Each value in a query of its own, which is run once, not for each row. How often a lexeme stands in a chunk is told fastest
-    # by what `ts_rank` makes of it alone, as the rest of the sum of 1/i² beyond n is about 1/(n + 1/2).
-    frequencies = ", ".join(
-        f"round(1 / ({_SUM_OF_SQUARES} * (1 - ts_rank(c.words, (SELECT terms[{n}] FROM asked_{place}))"
-        f" / {_RANK_OF_ONE}::float8)) - 0.5) AS f{n}"
-        for n in range(1, terms + 1)
-    )
-    score = " + ".join(
-        f"(SELECT weights[{n}] FROM asked_{place}) * f{n} / (f{n} + saturation)" for n in range(1, terms + 1)
-    )
-    return f"""(SELECT id, {score} AS score FROM (
-            SELECT c.id, {words.K1} * ({1 - words.B} + {words.B} * c.word_count / :average_length_{place}) AS saturation, {frequencies}
-            FROM {source}
-        ) counted)"""
-
-
-_OF_THESE = "c.collection_id = ANY (:collection_ids)"
 _PARAMETERS = (
     bindparam("embedding", type_=ARRAY(REAL)),
     bindparam("collection_ids", type_=ARRAY(Uuid(as_uuid=True))),
     bindparam("limit", type_=Integer),
     bindparam("similarity_cutoff", type_=Double),
 )
-
-
-def _parameters_of_words(place: int) -> tuple[BindParameter[Any], ...]:
-    return (
-        bindparam(f"language_{place}", type_=Text),
-        bindparam(f"sought_{place}", type_=Text),
-        bindparam(f"terms_{place}", type_=ARRAY(Text)),
-        bindparam(f"weights_{place}", type_=ARRAY(Double)),
-        bindparam(f"average_length_{place}", type_=Double),
-    )

@@ -1,4 +1,5 @@
-"""A question's words: how much each weighs among the collections that are searched, and which chunks are looked at for them.
+"""The half of the search by words: how much each weighs among the collections that are searched, which chunks are looked at
+for them, and which of these are best.
 
 The score is BM25 as Lucene computes it, of the lexemes that PostgreSQL finds in the question and in the chunks; how many
 chunks hold a lexeme, and how long chunks are, is counted for each collection and language.
@@ -6,12 +7,13 @@ chunks hold a lexeme, and how long chunks are, is counted for each collection an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, groupby
-from math import log
+from math import log, pi
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Text, Uuid, bindparam, text
+from sqlalchemy import ARRAY, BindParameter, Double, Row, Text, TextClause, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 # Robertson and Zaragoza 2009, and the defaults of Lucene.
@@ -32,6 +34,17 @@ _MOST_TERMS = 32
 
 # Each language of the collections is searched by itself; of more than these, those that most of the question is known in.
 _MOST_LANGUAGES = 6
+
+# More chunks than this match a question's words only where words come together far more often than was expected.
+_MOST_MATCHES = 4_000
+# Scores have room for a multiple of so many terms: few statements, which the server has soon planned.
+_SLOTS_BY = 4
+
+# What `ts_rank` makes of a lexeme that stands n times is this times the sum of 1/i² for i up to n, over the sum for all i.
+_RANK_OF_ONE = 0.1
+_SUM_OF_SQUARES = pi**2 / 6
+
+OF_THESE = "c.collection_id = ANY (:collection_ids)"
 
 _STATISTICS = text(
     """
@@ -91,6 +104,36 @@ class Statistics:
     of_all: int
 
 
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The best chunks by words, best first, and their scores; what they were looked up by, and how many chunks there are in
+    all collections."""
+
+    chunk_ids: tuple[int, ...]
+    scores: tuple[float, ...]
+    lookups: tuple[Lookup, ...]
+    of_all: int
+
+
+NOTHING = Matches((), (), (), of_all=0)
+
+
+async def match(
+    session: AsyncSession, question: str, collection_ids: Sequence[UUID], *, depth: int
+) -> Matches:
+    """The `depth` best by BM25 of the chunks that were looked at."""
+    statistics = await look_up(session, question, collection_ids)
+    lookups = statistics.lookups
+    if not lookups:
+        return Matches((), (), (), statistics.of_all)
+    statement = _best(depth, tuple((slots(lookup), lookup.by_index) for lookup in lookups))
+    values: dict[str, Any] = {"collection_ids": list(collection_ids)}
+    for place, lookup in enumerate(lookups):
+        values |= values_of_score(place, lookup) | {f"sought_{place}": lookup.sought}
+    rows = (await session.execute(statement, values)).all()
+    return Matches(tuple(row[0] for row in rows), tuple(row[1] for row in rows), lookups, statistics.of_all)
+
+
 async def look_up(session: AsyncSession, question: str, collection_ids: Sequence[UUID]) -> Statistics:
     values = {"question": question.replace("\0", " "), "collection_ids": list(collection_ids)}
     rows = (await session.execute(_STATISTICS, values)).all()
@@ -98,6 +141,63 @@ async def look_up(session: AsyncSession, question: str, collection_ids: Sequence
     lookups = [_in_language(list(group)) for _, group in groupby(known, lambda row: row.language)]
     lookups.sort(key=lambda lookup: -sum(term.weight for term in lookup.terms))
     return Statistics(tuple(lookups[:_MOST_LANGUAGES]), rows[0].of_all)
+
+
+def slots(lookup: Lookup) -> int:
+    """For how many terms there is room in the score; those that there are not weigh nothing."""
+    return -(-len(lookup.terms) // _SLOTS_BY) * _SLOTS_BY
+
+
+def score(place: int, room: int) -> str:
+    """BM25 of the chunk `c`, of the language in this place, which takes `values_of_score`.
+
+    A lexeme's part is w f / (f + s), written so that f, which takes the most time, stands in it once.
+    """
+    saturation = f"{K1} * ({1 - B} + {B} * c.word_count / :average_length_{place})"
+    # How often a lexeme stands in a chunk is told fastest by what `ts_rank` makes of it alone, as the rest of the sum of 1/i²
+    # beyond n is about 1/(n + 1/2).
+    return " + ".join(
+        f"coalesce((:weights_{place})[{n}] / (1 + {saturation} / nullif(round(1 / ({_SUM_OF_SQUARES}"
+        f" * (1 - ts_rank(c.words, (CAST(:terms_{place} AS tsquery[]))[{n}]) / {_RANK_OF_ONE}::float8)) - 0.5), 0)), 0)"
+        for n in range(1, room + 1)
+    )
+
+
+def values_of_score(place: int, lookup: Lookup) -> dict[str, Any]:
+    return {
+        f"language_{place}": lookup.language,
+        f"terms_{place}": [term.query for term in lookup.terms],
+        f"weights_{place}": [term.weight for term in lookup.terms],
+        f"average_length_{place}": lookup.average_length,
+    }
+
+
+def parameters_of_score(place: int) -> tuple[BindParameter[Any], ...]:
+    return (
+        bindparam(f"language_{place}", type_=Text),
+        bindparam(f"weights_{place}", type_=ARRAY(Double)),
+        bindparam(f"average_length_{place}", type_=Double),
+    )
+
+
+@lru_cache(maxsize=256)
+def _best(depth: int, shapes: tuple[tuple[int, bool], ...]) -> TextClause:
+    """`shapes` are, for each language, for how many terms there is room, and whether chunks are found in the index."""
+    matches = " UNION ALL ".join(
+        f"(SELECT c.id, {score(place, room)} AS score FROM chunks c WHERE {_is_sought(place, by_index)} LIMIT {_MOST_MATCHES})"
+        for place, (room, by_index) in enumerate(shapes)
+    )
+    parameters = [parameter for place in range(len(shapes)) for parameter in parameters_of_score(place)]
+    return text(
+        f"SELECT id, score FROM ({matches}) matches ORDER BY score DESC, id LIMIT {depth}"
+    ).bindparams(bindparam("collection_ids", type_=ARRAY(Uuid(as_uuid=True))), *parameters)
+
+
+def _is_sought(place: int, by_index: bool) -> str:
+    # In a query of its own, so that the planner does not know how many match, and takes the way that is asked for.
+    sought = f"c.words @@ (SELECT CAST(:sought_{place} AS tsquery))"
+    condition = f"({OF_THESE}) IS TRUE AND {sought}" if by_index else f"{OF_THESE} AND ({sought}) IS TRUE"
+    return f"{condition} AND c.language = :language_{place}"
 
 
 def _in_language(rows: Sequence[Row[Any]]) -> Lookup:

@@ -18,9 +18,9 @@ from app.events import (
     Tokens,
     TokenUsage,
 )
-from app.llm.protocols import ChatMessage, ChatModel, Finish, Passage, Prompt, Vector
+from app.llm.protocols import ChatMessage, ChatModel, Finish, Passage, Prompt
 from app.rag import memory, prompt
-from app.rag.retrieval import Hit, Query
+from app.rag.retrieval import Hit, Prepared, Query
 from app.rag.steps import OpenStep
 
 
@@ -44,9 +44,9 @@ class Turn:
 
 
 class Knowledge(Protocol):
-    async def embed_question(self, question: str) -> Vector: ...
+    async def prepare(self, query: Query) -> Prepared: ...
 
-    async def retrieve(self, embedding: Vector, query: Query) -> list[Hit]: ...
+    async def retrieve(self, prepared: Prepared, query: Query) -> list[Hit]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +133,6 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
 
 
 async def _retrieve(turn: Turn, parts: Parts, hits: list[Hit]) -> AsyncGenerator[Event]:
-    retrieval = OpenStep("retrieval")
-    yield retrieval.opening
-    vectorization = OpenStep("vectorization", parent=retrieval)
-    yield vectorization.opening
-    try:
-        embedding = await parts.knowledge.embed_question(turn.question)
-    except FreshetError:
-        yield vectorization.failed()
-        yield retrieval.failed()
-        raise
-    yield vectorization.completed(model_name=parts.embedder_name)
     assistant = turn.assistant
     query = Query(
         question=turn.question,
@@ -152,8 +141,19 @@ async def _retrieve(turn: Turn, parts: Parts, hits: list[Hit]) -> AsyncGenerator
         top_k=assistant.top_k,
         similarity_cutoff=assistant.similarity_cutoff,
     )
+    retrieval = OpenStep("retrieval")
+    yield retrieval.opening
+    vectorization = OpenStep("vectorization", parent=retrieval)
+    yield vectorization.opening
     try:
-        hits += await parts.knowledge.retrieve(embedding, query)
+        prepared = await parts.knowledge.prepare(query)
+    except FreshetError:
+        yield vectorization.failed()
+        yield retrieval.failed()
+        raise
+    yield vectorization.completed(model_name=parts.embedder_name)
+    try:
+        hits += await parts.knowledge.retrieve(prepared, query)
     except FreshetError:
         yield retrieval.failed()
         raise

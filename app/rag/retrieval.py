@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.db import chunks
+from app.db import chunks, words
 from app.db.chunks import Hit
 from app.db.engine import AsyncSession
+from app.db.words import Matches
 from app.llm.protocols import Vector
 
-__all__ = ["Hit", "Query", "search"]
+__all__ = ["Hit", "Matches", "Prepared", "Query", "match", "search"]
 
 # What one half of the search ranks low the other may rank first, so more are fused than are wanted.
 _DEPTH = 50
@@ -26,17 +27,36 @@ class Query:
     similarity_cutoff: float
 
 
-async def search(session: AsyncSession, embedding: Vector, query: Query) -> list[Hit]:
-    """At most `top_k`, best first; none if nothing is relevant. One statement, which needs no transaction."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A question's embedding, and what its words have found, unless that has yet to be looked for."""
+
+    embedding: Vector
+    by_words: Matches | None = None
+
+
+async def match(session: AsyncSession, query: Query) -> Matches:
+    """The half of the search that needs no embedding, so that it can be done while that is made."""
+    if not query.collection_ids or query.top_k == 0:
+        return words.NOTHING
+    return await words.match(session, query.question, query.collection_ids, depth=_depth(query))
+
+
+async def search(session: AsyncSession, prepared: Prepared, query: Query) -> list[Hit]:
+    """At most `top_k`, best first; none if nothing is relevant. Needs no transaction."""
     if not query.collection_ids or query.top_k == 0:
         return []
-    return await chunks.search(
+    return await chunks.fuse(
         session,
-        embedding=embedding,
-        question=query.question,
+        embedding=prepared.embedding,
+        by_words=prepared.by_words or await match(session, query),
         collection_ids=query.collection_ids,
         chunk_count=query.chunk_count,
-        depth=max(query.top_k, _DEPTH),
+        depth=_depth(query),
         limit=query.top_k,
         similarity_cutoff=query.similarity_cutoff,
     )
+
+
+def _depth(query: Query) -> int:
+    return max(query.top_k, _DEPTH)

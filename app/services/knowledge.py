@@ -1,5 +1,6 @@
 """What answers are drawn from: collections of documents, and the search in them."""
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
@@ -15,12 +16,12 @@ from app.db.collections import CollectionReach, CollectionView
 from app.db.documents import Added, DocumentView, Excerpt, Status
 from app.db.engine import Sessions
 from app.db.identifiers import as_uuid
-from app.errors import Conflict, DocumentRefused, InvalidInput, NotFound, TooLarge
+from app.errors import Conflict, DatabaseUnavailable, DocumentRefused, InvalidInput, NotFound, TooLarge
 from app.ingest.convert import Converter
 from app.ingest.jobs import Jobs
-from app.llm.protocols import Embedder, Vector
+from app.llm.protocols import Embedder
 from app.rag import retrieval
-from app.rag.retrieval import Hit, Query
+from app.rag.retrieval import Hit, Matches, Prepared, Query
 from app.services.ingestion import Ingestion, OnProgress, Progress
 
 DEFAULT_COLLECTION = "default"
@@ -171,17 +172,32 @@ class KnowledgeService:
         async with self._sessions.begin() as session:
             return await collections.reach(session, await collections.hold(session, identifiers))
 
-    async def embed_question(self, question: str) -> Vector:
-        return await self._embedder.embed_question(question)
+    async def prepare(self, query: Query) -> Prepared:
+        """Embeds the question, and meanwhile has the database look for its words. Raises `ModelFailed`."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                embedding = tasks.create_task(self._embedder.embed_question(query.question))
+                by_words = tasks.create_task(self._match(query))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures.exceptions[0].__cause__  # noqa: ASYNC123  # its cause is what it has
+        return Prepared(embedding.result(), by_words.result())
 
-    async def retrieve(self, embedding: Vector, query: Query) -> list[Hit]:
+    async def _match(self, query: Query) -> Matches | None:
+        try:
+            async with self._sessions.read() as session:
+                return await retrieval.match(session, query)
+        except DatabaseUnavailable:
+            # Retrieving asks again, and is what has failed then.
+            return None
+
+    async def retrieve(self, prepared: Prepared, query: Query) -> list[Hit]:
         async with self._sessions.read() as session:
-            return await retrieval.search(session, embedding, query)
+            return await retrieval.search(session, prepared, query)
 
     async def search(self, query: Query) -> list[Hit]:
         if not query.collection_ids or query.top_k == 0:
             return []
-        return await self.retrieve(await self.embed_question(query.question), query)
+        return await self.retrieve(await self.prepare(query), query)
 
     async def _add(
         self,

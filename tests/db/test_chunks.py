@@ -363,11 +363,13 @@ async def test_a_rarer_word_counts_for_more_than_a_frequent_one(sessions: Sessio
 @pytest.mark.parametrize("exact", [True, False])
 async def test_the_index_of_embeddings_serves_large_collections_alone(sessions: Sessions, exact: bool):
     statement = chunks._statement(  # pyright: ignore[reportPrivateUsage]
-        EMBEDDER.dimensions, 50, exact=exact, lookups=()
+        EMBEDDER.dimensions, 50, exact=exact, slots=()
     )
     plan = text("EXPLAIN " + statement.text).bindparams(
         embedding=EMBEDDER.embed("rent").tolist(),
         collection_ids=[uuid4()],
+        matched=[],
+        scores=[],
         limit=6,
         similarity_cutoff=0.0,
     )

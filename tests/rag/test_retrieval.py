@@ -2,7 +2,7 @@ from uuid import uuid4
 
 from app.db.engine import Sessions
 from app.rag import retrieval
-from app.rag.retrieval import Hit, Query
+from app.rag.retrieval import Hit, Prepared, Query
 from tests.db.test_chunks import PASSAGES, add_collection
 from tests.words_embedder import WordsEmbedder
 
@@ -12,7 +12,7 @@ EMBEDDER = WordsEmbedder()
 async def search(sessions: Sessions, query: Query) -> list[Hit]:
     embedding = await EMBEDDER.embed_question(query.question)
     async with sessions.read() as session:
-        return await retrieval.search(session, embedding, query)
+        return await retrieval.search(session, Prepared(embedding), query)
 
 
 async def test_the_best_come_first_and_no_more_than_asked_for(sessions: Sessions):
@@ -48,3 +48,15 @@ async def test_nothing_to_search_and_nothing_wanted_give_nothing(sessions: Sessi
         Query("rent", (uuid4(),), 0, 6, -1),
     ):
         assert await search(sessions, query) == []
+
+
+async def test_what_was_found_by_words_beforehand_makes_no_difference(sessions: Sessions):
+    collection_id = await add_collection(sessions, PASSAGES)
+    query = Query("the notice of the landlord", (collection_id,), len(PASSAGES), 6, -1)
+    embedding = await EMBEDDER.embed_question(query.question)
+
+    async with sessions.read() as session:
+        prepared = Prepared(embedding, await retrieval.match(session, query))
+        hits = await retrieval.search(session, prepared, query)
+
+    assert hits == await search(sessions, query)
