@@ -13,11 +13,11 @@ from anyio import to_thread
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import embedders, migrations, notifications, processes
+from app.db import embedders, ingestions, migrations, notifications, processes
 from app.db.engine import Sessions, create_engine
+from app.db.queue import Work, Worker
 from app.errors import DatabaseUnavailable, ShuttingDown, StartupRefused
 from app.ingest.convert import ConversionLimits, Converter
-from app.ingest.jobs import LocalJobs
 from app.llm.extractive import ExtractiveModel
 from app.llm.minilm import MiniLM
 from app.llm.protocols import ChatModel, Embedder
@@ -111,11 +111,11 @@ async def open_resources(
         converter = await stack.enter_async_context(
             Converter(limits, workers=settings.ingest.ingest_concurrency)
         )
-        jobs = LocalJobs(concurrency=settings.ingest.ingest_concurrency)
         knowledge = KnowledgeService(
-            database, embedder, converter, jobs, max_upload_bytes=settings.ingest.max_upload_bytes
+            database, embedder, converter, max_upload_bytes=settings.ingest.max_upload_bytes
         )
-        await stack.enter_async_context(jobs.running(knowledge.ingest_next))
+        work = {ingestions.ENTRYPOINT: Work(knowledge.ingest_job, settings.ingest.ingest_concurrency)}
+        await stack.enter_async_context(Worker(engine, work).running())
 
         answers = await stack.enter_async_context(
             _answers(settings.chat, engine, database, knowledge, model, embedder.name)

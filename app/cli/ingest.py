@@ -13,11 +13,10 @@ from rich.table import Table
 
 from app.cli.database import with_resources
 from app.cli.terminal import Bar, Terminal
-from app.db.documents import DocumentView
+from app.db.documents import DocumentView, Progress
 from app.errors import FreshetError, InvalidInput, TooLarge
 from app.ingest.formats import FORMATS
 from app.resources import Resources
-from app.services.ingestion import Progress
 
 _EXTENSIONS = {f".{extension}" for one in FORMATS for extension in one.extensions}
 

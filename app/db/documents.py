@@ -1,57 +1,53 @@
-"""Queries on documents and on what is made of them.
+"""Queries on documents and the files that they were made of."""
 
-The table is the queue of what is to be ingested: a `pending` document is claimed by making it `processing`, and a claim
-counts for as long as `updated_at` is kept fresh.
-"""
-
-import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from io import BytesIO
-from typing import Any, Literal, cast
+from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
-import asyncpg
-import numpy as np
-from anyio import to_thread
-from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, RowMapping, Update, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db.tables import Chunk, Collection, Document, DocumentFile
+from app.db.tables import Collection, Document, DocumentFile, Ingestion
 
-Status = Literal["pending", "processing", "ready", "failed"]
+Status = Literal["pending", "processing", "ready", "failed", "cancelled"]
+Stage = Literal["waiting", "converting", "splitting", "embedding", "storing"]
 
-# A claim not refreshed for so long is that of a process that has died.
-CLAIM_COUNTS_FOR = timedelta(seconds=60)
-
-_INT2 = struct.Struct(">h")
-_INT4 = struct.Struct(">i")
-_COPIED = (
-    "document_id",
-    "collection_id",
-    "ordinal",
-    "start_offset",
-    "end_offset",
-    "page_label",
-    "heading",
-    "text",
-    "language",
-    "embedding",
-)
 _QUIET: dict[str, Any] = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """Of the work on the newest file; `done`, `total` and `reused` are passages, and 0 before there are any.
+
+    `reused` are those that the document had before: they are not embedded again. `seconds_left` is an estimate. `problem` is
+    why the last attempt did not get through, while another is to come.
+    """
+
+    stage: Stage
+    done: int = 0
+    total: int = 0
+    reused: int = 0
+    attempts: int = 0
+    seconds_left: float | None = None
+    problem: str | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentView:
-    """`position` grows with each document that is added. `warnings` are for people."""
+    """`position` grows with each document that is added. `warnings` are for people.
+
+    `status` and the error are about the newest file, `chunk_count` and what else is known of the text about what can be found:
+    after another file was refused, or while one is ingested, that is the one before.
+    """
 
     id: UUID
     position: int
     collection_id: UUID
     collection_name: str
+    origin: str | None
     file_name: str
     title: str | None
     kind: str | None
@@ -64,50 +60,45 @@ class DocumentView:
     warnings: tuple[str, ...]
     page_count: int
     chunk_count: int
+    progress: Progress
     created_at: datetime
     updated_at: datetime
 
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """`is_new` is false for bytes that the collection has already."""
-
-    id: UUID
-    status: Status
-    is_new: bool
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens to it by itself."""
+        return self.status not in {"pending", "processing"}
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    id: UUID
+class NewFile:
+    """`title` goes before the one that is found in the file."""
+
     file_name: str
     declared_type: str | None
     content: bytes
+    sha256: bytes
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class NewChunk:
-    """`start` and `end` count in the document's text."""
+class Known:
+    """A document as it is before it is given a file."""
 
-    start: int
-    end: int
-    text: str
-    page_label: str | None
-    heading: str
+    id: UUID
+    content_sha256: bytes
+    indexed_sha256: bytes | None
+    status: Status
+    error_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class NewText:
-    """What a document was converted to; `pages` are label, start and end of each in `text`. `language` names one of
-    PostgreSQL's text search configurations."""
+class Original:
+    """A file as it was given; `media_type` is known once it has been read."""
 
-    text: str
-    media_type: str
-    kind: str
-    title: str | None
-    language: str
-    pages: Sequence[tuple[str, int, int]]
-    warnings: Sequence[str]
+    file_name: str
+    media_type: str | None
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +111,40 @@ class Excerpt:
     length: int
 
 
-_view = select(
-    Document.id,
-    Document.position,
-    Document.collection_id,
-    Collection.name.label("collection_name"),
-    Document.file_name,
-    Document.title,
-    Document.kind,
-    Document.media_type,
-    Document.url,
-    Document.size_bytes,
-    Document.status,
-    Document.error_reason,
-    Document.error_message,
-    Document.warnings,
-    func.jsonb_array_length(Document.pages).label("page_count"),
-    Document.chunk_count,
-    Document.created_at,
-    Document.updated_at,
-).join(Collection, Collection.id == Document.collection_id)
+_view = (
+    select(
+        Document.id,
+        Document.position,
+        Document.collection_id,
+        Collection.name.label("collection_name"),
+        Document.origin,
+        Document.file_name,
+        Document.title,
+        Document.kind,
+        Document.media_type,
+        Document.url,
+        Document.size_bytes,
+        Document.status,
+        Document.error_reason,
+        Document.error_message,
+        Document.warnings,
+        func.jsonb_array_length(Document.pages).label("page_count"),
+        Document.chunk_count,
+        Document.created_at,
+        Document.updated_at,
+        Ingestion.stage,
+        Ingestion.done,
+        Ingestion.total,
+        Ingestion.reused,
+        Ingestion.attempts,
+        Ingestion.seconds_left,
+        Ingestion.problem,
+        Ingestion.started_at,
+    )
+    .join(Collection, Collection.id == Document.collection_id)
+    .outerjoin(Ingestion, Ingestion.document_id == Document.id)
+)
+_OF_PROGRESS = ("stage", "done", "total", "reused", "attempts", "seconds_left", "problem", "started_at")
 
 
 async def get(session: AsyncSession, document_id: UUID) -> DocumentView | None:
@@ -188,160 +193,137 @@ async def excerpt(session: AsyncSession, document_id: UUID, *, start: int, end: 
 async def add(
     session: AsyncSession,
     collection_id: UUID,
+    file: NewFile,
     *,
-    file_name: str,
-    declared_type: str | None,
-    content: bytes,
-    content_sha256: bytes,
-    status: Literal["pending", "processing"],
-) -> Added:
-    """The same bytes in one collection are one document: if they have failed before, they are to be tried again."""
+    origin: str | None = None,
+    url: str | None = None,
+) -> tuple[Known, bool]:
+    """A `pending` document, and true; or false and the one that there is: of this origin, or, without one, of these bytes.
+
+    That one is held until the transaction ends.
+    """
     row = {
         "id": uuid4(),
         "collection_id": collection_id,
-        "file_name": file_name,
-        "declared_type": declared_type,
-        "content_sha256": content_sha256,
-        "size_bytes": len(content),
-        "status": status,
+        "origin": origin,
+        "url": url,
+        "file_name": file.file_name,
+        "declared_type": file.declared_type,
+        "title": file.title,
+        "content_sha256": file.sha256,
+        "size_bytes": len(file.content),
+        "status": "pending",
     }
-    again = {
-        "status": status,
-        "file_name": file_name,
-        "declared_type": declared_type,
-        "error_reason": None,
-        "error_message": None,
-        "updated_at": func.now(),
-    }
-    statement = (
-        insert(Document)
-        .values(row)
-        .on_conflict_do_update(
-            index_elements=[Document.collection_id, Document.content_sha256],
-            set_=again,
-            where=Document.status == "failed",
-        )
-        .returning(Document.id)
+    new = insert(Document).values(row).on_conflict_do_nothing().returning(Document.id)
+    document_id = (await session.execute(new)).scalar_one_or_none()
+    if document_id is not None:
+        await _store_file(session, document_id, file)
+        return Known(document_id, file.sha256, None, "pending", None), True
+    same = (
+        (Document.content_sha256 == file.sha256) & Document.origin.is_(None)
+        if origin is None
+        else Document.origin == origin
     )
-    document_id = (await session.execute(statement)).scalar_one_or_none()
-    if document_id is None:
-        known = select(Document.id, Document.status).where(
-            Document.collection_id == collection_id, Document.content_sha256 == content_sha256
-        )
-        found = (await session.execute(known)).one()
-        return Added(found.id, found.status, is_new=False)
-    file = insert(DocumentFile).values(document_id=document_id, content=content)
-    await session.execute(file.on_conflict_do_nothing())
-    return Added(document_id, status, is_new=True)
+    known = await _held(session, (Document.collection_id == collection_id) & same)
+    if known is None:
+        # It was deleted since; or else it could not have been in the way.
+        return await add(session, collection_id, file, origin=origin, url=url)
+    return known, False
 
 
-async def claim_next(session: AsyncSession) -> UUID | None:
-    """The oldest document that waits, or whose claim has lapsed; those that others are just claiming are passed over."""
-    waiting = (
-        select(Document.id)
-        .where(_waiting())
-        .order_by(Document.position)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
+async def hold(session: AsyncSession, document_id: UUID) -> Known | None:
+    """Until the transaction ends, nobody else changes its status or gives it a file."""
+    return await _held(session, Document.id == document_id)
+
+
+async def id_of_origin(session: AsyncSession, collection_id: UUID, origin: str) -> UUID | None:
+    statement = select(Document.id).where(Document.collection_id == collection_id, Document.origin == origin)
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def of_same_bytes(session: AsyncSession, document_id: UUID, sha256: bytes) -> UUID | None:
+    """Another document without an origin in its collection, where this one has none either."""
+    this = select(Document.collection_id).where(Document.id == document_id, Document.origin.is_(None))
+    statement = select(Document.id).where(
+        Document.collection_id == this.scalar_subquery(),
+        Document.content_sha256 == sha256,
+        Document.origin.is_(None),
+        Document.id != document_id,
     )
-    return await _claim(session, Document.id == waiting)
+    return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def claim(session: AsyncSession, document_id: UUID) -> bool:
-    """Whether the document waited, or its claim had lapsed."""
-    return await _claim(session, (Document.id == document_id) & _waiting()) is not None
+async def give_file(session: AsyncSession, known: Known, file: NewFile) -> None:
+    """To be ingested. What is found of the document stays as it is until then, with the file it was made of."""
+    unused = delete(DocumentFile).where(
+        DocumentFile.document_id == known.id,
+        DocumentFile.content_sha256.not_in(
+            [sha256 for sha256 in (known.indexed_sha256, file.sha256) if sha256]
+        ),
+    )
+    await session.execute(unused, execution_options=_QUIET)
+    await _store_file(session, known.id, file)
+    fields: dict[str, Any] = {"content_sha256": file.sha256}
+    if known.indexed_sha256 is None:
+        fields |= {
+            "file_name": file.file_name,
+            "declared_type": file.declared_type,
+            "title": file.title,
+            "size_bytes": len(file.content),
+        }
+    await _change(session, known.id, fields)
 
 
-async def file(session: AsyncSession, document_id: UUID) -> Claimed | None:
+async def keep_file(session: AsyncSession, known: Known) -> None:
+    """After all: the document is `ready` with the file that its text was made of."""
+    unused = delete(DocumentFile).where(
+        DocumentFile.document_id == known.id, DocumentFile.content_sha256 != known.indexed_sha256
+    )
+    await session.execute(unused, execution_options=_QUIET)
+    await _change(
+        session,
+        known.id,
+        {
+            "content_sha256": known.indexed_sha256,
+            "status": "ready",
+            "error_reason": None,
+            "error_message": None,
+        },
+    )
+
+
+async def describe(session: AsyncSession, document_id: UUID, *, url: str | None, title: str | None) -> None:
+    """Of what somebody else keeps: where it is, and what it is called there, as far as that is told."""
+    fields = {name: value for name, value in (("url", url), ("title", title)) if value is not None}
+    if not fields:
+        return
+    different = or_(*(getattr(Document, name).is_distinct_from(value) for name, value in fields.items()))
+    statement = update(Document).where(Document.id == document_id, different).values(**fields)
+    await session.execute(statement, execution_options=_QUIET)
+
+
+async def original(session: AsyncSession, document_id: UUID) -> Original | None:
+    """The file that the document's text was made of; before there is one, the file that was given."""
     statement = (
-        select(Document.id, Document.file_name, Document.declared_type, DocumentFile.content)
-        .join(DocumentFile, DocumentFile.document_id == Document.id)
-        .where(Document.id == document_id)
+        select(DocumentFile.file_name, Document.media_type, DocumentFile.content)
+        .join(Document, Document.id == DocumentFile.document_id)
+        .where(
+            Document.id == document_id,
+            DocumentFile.content_sha256 == func.coalesce(Document.indexed_sha256, Document.content_sha256),
+        )
     )
     row = (await session.execute(statement)).mappings().one_or_none()
-    return Claimed(**row) if row is not None else None
-
-
-async def keep_claim(session: AsyncSession, document_id: UUID) -> None:
-    await session.execute(_claimed(document_id).values(updated_at=func.now()), execution_options=_QUIET)
-
-
-async def give_back(session: AsyncSession, document_id: UUID) -> None:
-    await session.execute(
-        _claimed(document_id).values(status="pending", updated_at=func.now()), execution_options=_QUIET
-    )
-
-
-async def fail(session: AsyncSession, document_id: UUID, *, reason: str, message: str) -> None:
-    failed = {"status": "failed", "error_reason": reason, "error_message": message, "updated_at": func.now()}
-    await session.execute(_claimed(document_id).values(failed), execution_options=_QUIET)
-
-
-async def finish(
-    session: AsyncSession,
-    document_id: UUID,
-    text: NewText,
-    chunks: Sequence[NewChunk],
-    embeddings: NDArray[np.float32],
-) -> bool:
-    """Makes the document `ready`, with its chunks, one embedding a row. False if it is gone, or ready already."""
-    if (collection_id := await _hold_collection(session, document_id)) is None:
-        return False
-    ready = {
-        "status": "ready",
-        "error_reason": None,
-        "error_message": None,
-        "text": text.text,
-        "media_type": text.media_type,
-        "kind": text.kind,
-        "title": text.title,
-        "pages": [{"label": label, "start": start, "end": end} for label, start, end in text.pages],
-        "warnings": [{"message": warning} for warning in text.warnings],
-        "chunk_count": len(chunks),
-        "updated_at": func.now(),
-    }
-    statement = (
-        update(Document)
-        .where(Document.id == document_id, Document.status != "ready")
-        .values(ready)
-        .returning(Document.id)
-    )
-    if (await session.execute(statement, execution_options=_QUIET)).first() is None:
-        return False
-    await session.execute(delete(Chunk).where(Chunk.document_id == document_id), execution_options=_QUIET)
-    await _copy_chunks(session, document_id, collection_id, text.language, chunks, embeddings)
-    return True
+    return Original(**row) if row is not None else None
 
 
 async def remove(session: AsyncSession, document_id: UUID) -> bool:
-    if await _hold_collection(session, document_id) is None:
+    if await hold_collection(session, document_id) is None:
         return False
     statement = delete(Document).where(Document.id == document_id).returning(Document.id)
     return (await session.execute(statement, execution_options=_QUIET)).first() is not None
 
 
-def _waiting() -> ColumnElement[bool]:
-    return Document.status.in_(("pending", "processing")) & or_(
-        Document.status == "pending", Document.updated_at < func.now() - CLAIM_COUNTS_FOR
-    )
-
-
-def _claimed(document_id: UUID) -> Update:
-    return update(Document).where(Document.id == document_id, Document.status == "processing")
-
-
-async def _claim(session: AsyncSession, which: ColumnElement[bool]) -> UUID | None:
-    statement = (
-        update(Document)
-        .where(which)
-        .values(status="processing", updated_at=func.now())
-        .returning(Document.id)
-    )
-    return (await session.execute(statement, execution_options=_QUIET)).scalar_one_or_none()
-
-
-async def _hold_collection(session: AsyncSession, document_id: UUID) -> UUID | None:
+async def hold_collection(session: AsyncSession, document_id: UUID) -> UUID | None:
     """The document's collection, which cannot be deleted before the transaction ends.
 
     Whoever writes chunks holds it before anything else, as who deletes it does: they would deadlock over the counts.
@@ -355,50 +337,40 @@ async def _hold_collection(session: AsyncSession, document_id: UUID) -> UUID | N
     return (await session.execute(statement)).scalar_one_or_none()
 
 
+async def _held(session: AsyncSession, which: ColumnElement[bool]) -> Known | None:
+    statement = (
+        select(
+            Document.id,
+            Document.content_sha256,
+            Document.indexed_sha256,
+            Document.status,
+            Document.error_reason,
+        )
+        .where(which)
+        .with_for_update()
+    )
+    row = (await session.execute(statement)).mappings().one_or_none()
+    return Known(**row) if row is not None else None
+
+
+async def _store_file(session: AsyncSession, document_id: UUID, file: NewFile) -> None:
+    named = {"file_name": file.file_name, "declared_type": file.declared_type, "title": file.title}
+    statement = insert(DocumentFile).values(
+        document_id=document_id, content_sha256=file.sha256, content=file.content, **named
+    )
+    key = [DocumentFile.document_id, DocumentFile.content_sha256]
+    await session.execute(statement.on_conflict_do_update(index_elements=key, set_=named))
+
+
+async def _change(session: AsyncSession, document_id: UUID, fields: dict[str, Any]) -> None:
+    statement = update(Document).where(Document.id == document_id).values(updated_at=func.now(), **fields)
+    await session.execute(statement, execution_options=_QUIET)
+
+
 def _as_view(row: RowMapping) -> DocumentView:
     fields = dict[str, Any](row)
+    of_progress = {name: fields.pop(name) for name in _OF_PROGRESS}
+    # What was never queued, as it was put into the table by other means, has no row of its work.
+    fields["progress"] = Progress(**of_progress) if of_progress["stage"] is not None else Progress("waiting")
     fields["warnings"] = tuple(warning["message"] for warning in row["warnings"])
     return DocumentView(**fields)
-
-
-async def _copy_chunks(
-    session: AsyncSession,
-    document_id: UUID,
-    collection_id: UUID,
-    language: str,
-    chunks: Sequence[NewChunk],
-    embeddings: NDArray[np.float32],
-) -> None:
-    rows = await to_thread.run_sync(_as_copied, document_id, collection_id, language, chunks, embeddings)
-    raw = await (await session.connection()).get_raw_connection()
-    driver = cast("asyncpg.Connection[asyncpg.Record]", raw.driver_connection)
-    await driver.copy_to_table("chunks", source=BytesIO(rows), columns=_COPIED, format="binary")
-
-
-def _as_copied(
-    document_id: UUID,
-    collection_id: UUID,
-    language: str,
-    chunks: Sequence[NewChunk],
-    embeddings: NDArray[np.float32],
-) -> bytes:
-    """Rows in PostgreSQL's binary COPY format, in which a vector is what numpy has in memory: the driver would spell it out."""
-    ids = document_id.bytes, collection_id.bytes
-    halves = embeddings.astype(">f2")
-    dimensions = struct.pack(">hh", halves.shape[1], 0)
-    rows = bytearray(b"PGCOPY\n\xff\r\n\x00" + bytes(8))
-    for ordinal, (chunk, half) in enumerate(zip(chunks, halves, strict=True)):
-        label = chunk.page_label
-        fields = (
-            *ids,
-            *(_INT4.pack(number) for number in (ordinal, chunk.start, chunk.end)),
-            None if label is None else label.encode(),
-            chunk.heading.encode(),
-            chunk.text.encode(),
-            language.encode(),
-            dimensions + half.tobytes(),
-        )
-        rows += _INT2.pack(len(fields))
-        for field in fields:
-            rows += _INT4.pack(-1) if field is None else _INT4.pack(len(field)) + field
-    return bytes(rows + _INT2.pack(-1))

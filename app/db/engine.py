@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import msgspec
@@ -76,6 +76,12 @@ class Sessions:
         with _database_errors():
             async with self._reading() as session:
                 yield session
+
+
+async def driver_of(session: AsyncSession) -> "asyncpg.Connection[asyncpg.Record]":
+    """The driver's connection, in the session's transaction if it has one."""
+    raw = await (await session.connection()).get_raw_connection()
+    return cast("asyncpg.Connection[asyncpg.Record]", raw.driver_connection)
 
 
 _LOST = (

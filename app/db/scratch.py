@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.db import migrations
-from app.db.documents import NewChunk
 from app.db.engine import Sessions, create_engine, normal_url
+from app.db.ingestions import NewChunk
 from app.db.tables import Chunk, Collection, Document
 from app.errors import Forbidden
 from app.settings import DatabaseSettings

@@ -184,18 +184,33 @@ class AssistantCollection(Table):
 class Document(Table):
     """`text` is the converted text that the chunks' offsets count in; `pages` is `[{label, start, end}]` in the same offsets.
 
-    `content_sha256` and `content` are of the file as it was uploaded: the same bytes in one collection are one document.
+    `content_sha256` is of the file that was given last, `indexed_sha256` of the one that text and chunks were made of: they
+    differ while a new file is ingested, and after it was refused. `origin` is the key under which somebody else keeps the
+    document; of those without one, the same bytes in one collection are one document.
     """
 
     __tablename__ = "documents"
     __table_args__ = (
-        UniqueConstraint("collection_id", "content_sha256"),
-        CheckConstraint("status IN ('pending', 'processing', 'ready', 'failed')", name="status"),
-        Index("documents_open_idx", "position", postgresql_where=sql("status IN ('pending', 'processing')")),
+        CheckConstraint("status IN ('pending', 'processing', 'ready', 'failed', 'cancelled')", name="status"),
+        Index(
+            "documents_collection_id_content_sha256_key",
+            "collection_id",
+            "content_sha256",
+            unique=True,
+            postgresql_where=sql("origin IS NULL"),
+        ),
+        Index(
+            "documents_collection_id_origin_key",
+            "collection_id",
+            "origin",
+            unique=True,
+            postgresql_where=sql("origin IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UUID] = _id()
-    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    origin: Mapped[str | None]
     file_name: Mapped[str]
     declared_type: Mapped[str | None]
     media_type: Mapped[str | None]
@@ -203,6 +218,7 @@ class Document(Table):
     title: Mapped[str | None]
     url: Mapped[str | None]
     content_sha256: Mapped[bytes]
+    indexed_sha256: Mapped[bytes | None]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     status: Mapped[str]
     error_reason: Mapped[str | None]
@@ -217,14 +233,45 @@ class Document(Table):
 
 
 class DocumentFile(Table):
-    """The bytes as they were uploaded, apart from the document, as hardly any query wants them."""
+    """A file as it was given, apart from the document, as hardly any query wants its bytes. There are two of a document whose
+    new file has not been ingested: the other is the one that its text was made of. `title` goes before the one in the file."""
 
     __tablename__ = "document_files"
 
     document_id: Mapped[UUID] = mapped_column(
         ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True
     )
+    content_sha256: Mapped[bytes] = mapped_column(primary_key=True)
+    file_name: Mapped[str]
+    declared_type: Mapped[str | None]
+    title: Mapped[str | None]
     content: Mapped[bytes]
+
+
+class Ingestion(Table):
+    """The work on a document's newest file, from when it is queued; kept when it is over, for its figures.
+
+    `job_id` is that of the one job in the queue that may do it. Who does it at the moment is `claim_id`, for as long as
+    `updated_at` is kept fresh. `done`, `total` and `reused` count passages. `problem` is why the last attempt did not get
+    through, while another is to come.
+    """
+
+    __tablename__ = "ingestions"
+
+    document_id: Mapped[UUID] = mapped_column(
+        ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True
+    )
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    claim_id: Mapped[UUID | None]
+    attempts: Mapped[int] = mapped_column(server_default=sql("0"))
+    stage: Mapped[str] = mapped_column(server_default="waiting")
+    done: Mapped[int] = mapped_column(server_default=sql("0"))
+    total: Mapped[int] = mapped_column(server_default=sql("0"))
+    reused: Mapped[int] = mapped_column(server_default=sql("0"))
+    seconds_left: Mapped[float | None]
+    problem: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
 
 
 class Chunk(Table):

@@ -1,10 +1,11 @@
 """From a stored file to passages that can be found: converted, split, embedded, and then made searchable in one transaction."""
 
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
-from typing import Literal
 from uuid import UUID
 
 import anyio
@@ -12,10 +13,12 @@ import anyio.to_thread
 import numpy as np
 from pydantic import SecretStr
 
-from app.db import documents, embedders
+from app.db import embedders, ingestions
 from app.db.chunks import passage
-from app.db.documents import Claimed, NewChunk, NewText
+from app.db.documents import Progress
 from app.db.engine import Sessions
+from app.db.ingestions import Claim, Claimed, NewChunk, NewText
+from app.db.queue import Job, Later
 from app.errors import Conflict, DatabaseUnavailable, DocumentRefused, FreshetError
 from app.ingest import language
 from app.ingest.convert import ConvertedDocument, Converter
@@ -24,24 +27,27 @@ from app.llm.protocols import Embedder, Matrix
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["converting", "splitting", "embedding", "storing"]
-
 _PASSAGES_A_BATCH = 64
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 _GIVE_BACK_GRACE_S = 2.0
 
+OnProgress = Callable[[Progress], None]
+
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """`done` and `total` are passages, and 0 before there are any."""
+class Retries:
+    """How often a document is tried whose ingestion fails for a reason that may pass, and the pauses between: the first of
+    about `first_pause_s`, each twice as long as the one before, at most `longest_pause_s`, and none just as long as planned,
+    so that those that failed together do not come back together."""
 
-    stage: Stage
-    done: int = 0
-    total: int = 0
+    attempts: int = 6
+    first_pause_s: float = 10.0
+    longest_pause_s: float = 600.0
 
-
-OnProgress = Callable[[Progress], None]
+    def pause_after(self, attempt: int) -> timedelta:
+        planned_s = min(self.first_pause_s * 2 ** (attempt - 1), self.longest_pause_s)
+        return timedelta(seconds=planned_s * random.uniform(0.75, 1.25))  # noqa: S311  # guards no secret
 
 
 class Ingestion:
@@ -53,94 +59,99 @@ class Ingestion:
         embedder: Embedder,
         converter: Converter,
         *,
-        claim_refresh_s: float = documents.CLAIM_COUNTS_FOR.total_seconds() / 4,
+        retries: Retries | None = None,
+        tell_every_s: float = 1.0,
         store_patience_s: float = 300.0,
     ) -> None:
-        self._claim_refresh_s = claim_refresh_s
-        self._store_patience_s = store_patience_s
         self._sessions = sessions
         self._embedder = embedder
         self._converter = converter
-        self._progress: dict[UUID, Progress] = {}
+        self._retries = retries or Retries()
+        self._tell_every_s = tell_every_s
+        self._store_patience_s = store_patience_s
         self._passwords: dict[UUID, SecretStr] = {}
-
-    def progress(self, document_id: UUID) -> Progress | None:
-        """How far this process has come with it; None for what it is not working on."""
-        return self._progress.get(document_id)
 
     def remember_password(self, document_id: UUID, password: SecretStr) -> None:
         """Of a document that is about to be ingested. In this process alone, until then: it is never stored."""
         self._passwords[document_id] = password
 
-    async def ingest_next(self) -> bool:
-        """Ingests the oldest document that waits. False if none does."""
+    async def do(self, job: Job) -> None:
+        """One attempt. Raises `Later` if another is to come."""
+        document_id = UUID(job.payload.decode())
+        claim = await self.claim(document_id, job.id)
+        if isinstance(claim, timedelta):
+            raise Later(claim)
+        if claim is not None:
+            await self.ingest(claim)
+
+    async def claim(self, document_id: UUID, job_id: int) -> Claim | timedelta | None:
+        """None if the job is none any more; or for how long somebody else's claim yet counts."""
         async with self._sessions.begin() as session:
-            document_id = await documents.claim_next(session)
-        if document_id is None:
-            return False
-        await self.ingest_claimed(document_id)
-        return True
+            return await ingestions.claim(session, document_id, job_id)
 
-    async def ingest_claimed(self, document_id: UUID, on_progress: OnProgress | None = None) -> None:
-        """The document is `ready` or `failed` afterwards; `pending` again if this is cancelled."""
+    async def ingest(self, claim: Claim, on_progress: OnProgress | None = None) -> None:
+        """The document is `ready` or `failed` afterwards, or, if the claim was lost, what others have made of it.
 
-        def report(progress: Progress) -> None:
-            self._progress[document_id] = progress
-            if on_progress is not None:
-                on_progress(progress)
-
-        lost: DatabaseUnavailable | None = None
+        Raises `Later` if another attempt is to come. If this is cancelled, the document waits again.
+        """
+        attempt = _Attempt(on_progress)
+        later: Later | None = None
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._keep_claim, document_id)
-                try:
-                    await self._ingest(document_id, report)
-                except DatabaseUnavailable as error:
-                    lost = error
+                tasks.start_soon(self._keep_claim, claim, attempt, tasks.cancel_scope)
+                later = await self._try(claim, attempt)
                 tasks.cancel_scope.cancel()
-            if lost is not None:
-                raise lost
         except BaseException:  # noted that it failed, then raised again
-            # Cancelled, or without a database: whoever comes next should not have to wait until the claim has lapsed.
-            with anyio.move_on_after(_GIVE_BACK_GRACE_S, shield=True):
-                await self._give_back(document_id)
+            await self._give_back(claim)  # noqa: ASYNC102  # shielded, and limited
             raise
-        finally:
-            self._progress.pop(document_id, None)
+        if later is not None:
+            raise later
 
-    async def _ingest(self, document_id: UUID, report: OnProgress) -> None:
+    async def _try(self, claim: Claim, attempt: "_Attempt") -> Later | None:
+        """When another attempt is to come; None if this was the last."""
+        if claim.attempt > self._retries.attempts:
+            message = f"The process that ingested it ended {self._retries.attempts} times."
+            return await self._fail(claim, "crashed", message)
+        later = Later(self._retries.pause_after(claim.attempt))
         try:
-            async with self._sessions.read() as session:
-                claimed = await documents.file(session, document_id)
-            if claimed is not None:
-                text, chunks, embeddings = await self._prepare(document_id, claimed, report)
-                report(Progress("storing", len(chunks), len(chunks)))
-                await self._finish(document_id, text, chunks, embeddings)
-            self._passwords.pop(document_id, None)
+            return await self._ingest(claim, attempt)
         except DatabaseUnavailable:
-            raise
+            logger.warning("Document %s is left for later: there is no database.", claim.document_id)
+            await self._give_back(claim)
+            return later
         except DocumentRefused as refused:
-            await self._fail(document_id, refused.reason, refused.message)
+            return await self._fail(claim, refused.reason, refused.message)
         except FreshetError as error:
-            await self._fail(document_id, error.code, error.message)
+            if error.retryable and claim.attempt < self._retries.attempts:
+                await self._put_off(claim, error.message)
+                return later
+            return await self._fail(claim, error.code, error.message)
         except Exception:  # a bug that one document brings out must not keep it, and the others, from ending
-            logger.exception("Ingesting document %s failed.", document_id)
-            await self._fail(
-                document_id, "internal", "An error in Freshet kept the document from being ingested."
-            )
+            logger.exception("Ingesting document %s failed.", claim.document_id)
+            message = "An error in Freshet kept the document from being ingested."
+            return await self._fail(claim, "internal", message)
+
+    async def _ingest(self, claim: Claim, attempt: "_Attempt") -> None:
+        async with self._sessions.read() as session:
+            claimed = await ingestions.file(session, claim.document_id)
+        if claimed is not None:
+            text, chunks, embeddings = await self._prepare(claim, claimed, attempt)
+            attempt.report(stage="storing", seconds_left=None)
+            await self._finish(claim, text, chunks, embeddings, reused=attempt.progress.reused)
+        self._passwords.pop(claim.document_id, None)
 
     async def _prepare(
-        self, document_id: UUID, claimed: Claimed, report: OnProgress
+        self, claim: Claim, claimed: Claimed, attempt: "_Attempt"
     ) -> tuple[NewText, Sequence[NewChunk], Matrix]:
-        report(Progress("converting"))
-        password = self._passwords.get(document_id)
+        attempt.report(stage="converting")
+        password = self._passwords.get(claim.document_id)
         converted = await self._converter.convert(
             claimed.content,
             claimed.file_name,
             declared_type=claimed.declared_type,
             password=password.get_secret_value() if password is not None else None,
         )
-        report(Progress("splitting"))
+        attempt.report(stage="splitting")
         passages = await anyio.to_thread.run_sync(
             partial(
                 split,
@@ -151,23 +162,35 @@ class Ingestion:
             abandon_on_cancel=True,
         )
         chunks = [_as_new(piece) for piece in passages]
-        return _text_of(converted), chunks, await self._embed(chunks, report)
+        return _text_of(converted), chunks, await self._embed(claim, chunks, attempt)
 
-    async def _embed(self, chunks: Sequence[NewChunk], report: OnProgress) -> Matrix:
-        texts = [passage(chunk.heading, chunk.text) for chunk in chunks]
-        embeddings = np.empty((len(texts), self._embedder.dimensions), np.float32)
-        for start in range(0, len(texts), _PASSAGES_A_BATCH):
-            report(Progress("embedding", start, len(texts)))
-            batch = texts[start : start + _PASSAGES_A_BATCH]
-            embeddings[start : start + len(batch)] = await self._embedder.embed_passages(batch)
+    async def _embed(self, claim: Claim, chunks: Sequence[NewChunk], attempt: "_Attempt") -> Matrix:
+        """What the document says already is not embedded again."""
+        async with self._sessions.read() as session:
+            known = await ingestions.embedded(session, claim.document_id)
+        embeddings = np.empty((len(chunks), self._embedder.dimensions), np.float32)
+        new: list[int] = []
+        for index, chunk in enumerate(chunks):
+            vector = known.get((chunk.heading, chunk.text))
+            if vector is None:
+                new.append(index)
+            else:
+                embeddings[index] = vector
+        reused = len(chunks) - len(new)
+        attempt.begin_embedding(reused, len(chunks))
+        for start in range(0, len(new), _PASSAGES_A_BATCH):
+            batch = new[start : start + _PASSAGES_A_BATCH]
+            texts = [passage(chunks[index].heading, chunks[index].text) for index in batch]
+            embeddings[batch] = await self._embedder.embed_passages(texts)
+            attempt.embedded(reused + start + len(batch))
         return embeddings
 
     async def _finish(
-        self, document_id: UUID, text: NewText, chunks: Sequence[NewChunk], embeddings: Matrix
+        self, claim: Claim, text: NewText, chunks: Sequence[NewChunk], embeddings: Matrix, *, reused: int
     ) -> None:
         async def store() -> None:
             async with self._sessions.begin() as session:
-                await documents.finish(session, document_id, text, chunks, embeddings)
+                await ingestions.finish(session, claim, text, chunks, embeddings, reused=reused)
                 # Asked last: whoever changes the embedder keeps others from writing chunks until it is done.
                 if not await embedders.is_current(session, self._embedder.name, self._embedder.dimensions):
                     raise Conflict(
@@ -176,12 +199,19 @@ class Ingestion:
 
         await self._patiently(store)
 
-    async def _fail(self, document_id: UUID, reason: str, message: str) -> None:
-        self._passwords.pop(document_id, None)
+    async def _put_off(self, claim: Claim, problem: str) -> None:
+        async def store() -> None:
+            async with self._sessions.begin() as session:
+                await ingestions.put_off(session, claim, problem)
+
+        await self._patiently(store)
+
+    async def _fail(self, claim: Claim, reason: str, message: str) -> None:
+        self._passwords.pop(claim.document_id, None)
 
         async def store() -> None:
             async with self._sessions.begin() as session:
-                await documents.fail(session, document_id, reason=reason, message=message)
+                await ingestions.fail(session, claim, reason=reason, message=message)
 
         await self._patiently(store)
 
@@ -197,21 +227,51 @@ class Ingestion:
             await anyio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _give_back(self, document_id: UUID) -> None:
-        try:
-            async with self._sessions.begin() as session:
-                await documents.give_back(session, document_id)
-        except DatabaseUnavailable:
-            logger.warning("Document %s waits until its claim has lapsed.", document_id)
-
-    async def _keep_claim(self, document_id: UUID) -> None:
-        while True:
-            await anyio.sleep(self._claim_refresh_s)
+    async def _give_back(self, claim: Claim) -> None:
+        """Whoever comes next should not have to wait until the claim has lapsed."""
+        with anyio.move_on_after(_GIVE_BACK_GRACE_S, shield=True):
             try:
                 async with self._sessions.begin() as session:
-                    await documents.keep_claim(session, document_id)
+                    await ingestions.give_back(session, claim)
             except DatabaseUnavailable:
-                logger.warning("The claim on document %s could not be refreshed.", document_id)
+                logger.warning("Document %s waits until its claim has lapsed.", claim.document_id)
+
+    async def _keep_claim(self, claim: Claim, attempt: "_Attempt", work: anyio.CancelScope) -> None:
+        """Ends the work if the claim has been lost."""
+        while True:
+            await anyio.sleep(self._tell_every_s)
+            try:
+                async with self._sessions.begin() as session:
+                    if not await ingestions.keep_claim(session, claim, attempt.progress):
+                        return work.cancel()
+            except DatabaseUnavailable:
+                logger.warning("The claim on document %s could not be refreshed.", claim.document_id)
+
+
+class _Attempt:
+    """How far it has come."""
+
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._on_progress = on_progress
+        self._reused = 0
+        self._embedding_since = 0.0
+        self.progress = Progress("converting")
+
+    def report(self, **changed: object) -> None:
+        self.progress = replace(self.progress, **changed)
+        if self._on_progress is not None:
+            self._on_progress(self.progress)
+
+    def begin_embedding(self, reused: int, total: int) -> None:
+        self._embedding_since = anyio.current_time()
+        self._reused = reused
+        self.report(stage="embedding", done=reused, total=total, reused=reused)
+
+    def embedded(self, done: int) -> None:
+        """`done` passages, with those that had been embedded before."""
+        taken_s = anyio.current_time() - self._embedding_since
+        left_s = taken_s / (done - self._reused) * (self.progress.total - done)
+        self.report(done=done, seconds_left=round(left_s, 1))
 
 
 def _as_new(chunk: Chunk) -> NewChunk:

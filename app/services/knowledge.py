@@ -4,25 +4,27 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Literal, TypedDict, Unpack
 from uuid import UUID
 
 import anyio.to_thread
 from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import collections, documents
+from app.db import collections, documents, ingestions
 from app.db.collections import CollectionReach, CollectionView
-from app.db.documents import Added, DocumentView, Excerpt, Status
+from app.db.documents import DocumentView, Excerpt, Known, NewFile, Status
 from app.db.engine import Sessions
 from app.db.identifiers import as_uuid
+from app.db.queue import Job, Later
 from app.errors import Conflict, DatabaseUnavailable, DocumentRefused, InvalidInput, NotFound, TooLarge
 from app.ingest.convert import Converter
-from app.ingest.jobs import Jobs
 from app.llm.protocols import Embedder
 from app.rag import retrieval
 from app.rag.retrieval import Hit, Matches, Prepared, Query
-from app.services.ingestion import Ingestion, OnProgress, Progress
+from app.services.ingestion import Ingestion, OnProgress, Retries
 
 DEFAULT_COLLECTION = "default"
 LONGEST_NAME = 100
@@ -31,6 +33,12 @@ NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f-\x9f]([^/\x00-\x1f\x7f-\x9f]*[^\s/\x00-\x1f
 _LONGEST_FILE_NAME = 255
 _NAME = re.compile(NAME_PATTERN)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Of what is ingested here and now, the queue takes the job up by itself only if this process has ended by then.
+_JOB_OF_ITS_OWN_WAITS = timedelta(seconds=60)
+# Reasons of failures that trying again does not change: those of `DocumentRefused`.
+_REFUSALS = frozenset(
+    {"empty", "encrypted", "broken", "unsupported", "no_text", "too_large", "timeout", "memory"}
+)
 
 
 class CollectionChange(TypedDict, total=False):
@@ -46,14 +54,13 @@ class KnowledgeService:
         sessions: Sessions,
         embedder: Embedder,
         converter: Converter,
-        jobs: Jobs,
         *,
         max_upload_bytes: int,
+        retries: Retries | None = None,
     ) -> None:
         self._sessions = sessions
         self._embedder = embedder
-        self._jobs = jobs
-        self._ingestion = Ingestion(sessions, embedder, converter)
+        self._ingestion = Ingestion(sessions, embedder, converter, retries=retries)
         self.max_upload_bytes = max_upload_bytes
 
     @property
@@ -102,12 +109,12 @@ class KnowledgeService:
         """Stores the file; it is ingested in the background. `password` opens it, and is kept only until then.
 
         The same bytes in one collection are one document, and the second value is false for those that were there; a
-        document that failed is tried again. Raises `DocumentRefused`, `TooLarge`, and `NotFound` for an unknown id.
+        document that failed or was cancelled is tried again. Raises `DocumentRefused`, `TooLarge`, and `NotFound` for an
+        unknown id.
         """
-        added = await self._add(collection, file_name, content, declared_type, password, status="pending")
-        if added.is_new:
-            self._jobs.enqueue(added.id)
-        return await self.document(added.id), added.is_new
+        file = await self._checked(file_name, content, declared_type)
+        document_id, job_id = await self._add(collection, file, password)
+        return await self.document(document_id), job_id is not None
 
     async def ingest_now(
         self,
@@ -120,18 +127,59 @@ class KnowledgeService:
         on_progress: OnProgress | None = None,
     ) -> DocumentView:
         """The same as `add`, but done, or failed, when it returns, unless another process is already at it."""
-        added = await self._add(collection, file_name, content, declared_type, password, status="processing")
-        if added.is_new or await self._claim(added.id):
-            await self._ingestion.ingest_claimed(added.id, on_progress)
-        return await self.document(added.id)
+        file = await self._checked(file_name, content, declared_type)
+        document_id, job_id = await self._add(collection, file, password, execute_after=_JOB_OF_ITS_OWN_WAITS)
+        while job_id is not None:
+            claim = await self._ingestion.claim(document_id, job_id)
+            if claim is None or isinstance(claim, timedelta):
+                break
+            try:
+                await self._ingestion.ingest(claim, on_progress)
+            except Later as later:
+                await anyio.sleep(later.after.total_seconds())
+        return await self.document(document_id)
 
-    async def ingest_next(self) -> bool:
-        """Ingests the oldest document that waits. False if none does."""
-        return await self._ingestion.ingest_next()
+    async def put(
+        self,
+        collection: str,
+        origin: str,
+        file_name: str,
+        content: bytes,
+        declared_type: str | None = None,
+        *,
+        url: str | None = None,
+        title: str | None = None,
+    ) -> tuple[DocumentView, Literal["added", "changed", "unchanged"]]:
+        """What somebody else keeps under the key `origin`, as it is there now; it is ingested in the background.
 
-    def progress(self, document_id: UUID) -> Progress | None:
-        """How far this process has come with a document that it is ingesting."""
-        return self._ingestion.progress(document_id)
+        A file of the same bytes is not ingested again, not even if it was refused or cancelled. Until another has been
+        ingested, what the one before it says can be found. Raises `DocumentRefused`, `TooLarge`, and `NotFound` for an
+        unknown id of a collection.
+        """
+        file = await self._checked(file_name, content, declared_type, title)
+        async with self._sessions.begin() as session:
+            collection_id = await _collection(session, collection)
+            known, is_new = await documents.add(session, collection_id, file, origin=origin, url=url)
+            if not is_new:
+                await documents.describe(session, known.id, url=url, title=title)
+            stays = known.content_sha256 == file.sha256 and (
+                known.status != "failed" or known.error_reason in _REFUSALS
+            )
+            if is_new or not stays:
+                await _give(session, known, file)
+        done = "added" if is_new else "unchanged" if stays else "changed"
+        return await self.document(known.id), done
+
+    async def remove_origin(self, collection: str, origin: str) -> bool:
+        """Deletes the document of this origin. False if there is none; raises `NotFound` if there is no such collection."""
+        async with self._sessions.begin() as session:
+            (collection_id,) = await collections.hold(session, [collection])
+            document_id = await documents.id_of_origin(session, collection_id, origin)
+            return document_id is not None and await documents.remove(session, document_id)
+
+    async def ingest_job(self, job: Job) -> None:
+        """One attempt at what waits in the queue. Raises `Later` if another is to come."""
+        await self._ingestion.do(job)
 
     async def document(self, document_id: UUID) -> DocumentView:
         async with self._sessions.read() as session:
@@ -199,44 +247,56 @@ class KnowledgeService:
             return []
         return await self.retrieve(await self.prepare(query), query)
 
-    async def _add(
-        self,
-        collection: str,
-        file_name: str,
-        content: bytes,
-        declared_type: str | None,
-        password: SecretStr | None,
-        *,
-        status: Literal["pending", "processing"],
-    ) -> Added:
+    async def _checked(
+        self, file_name: str, content: bytes, declared_type: str | None, title: str | None = None
+    ) -> NewFile:
         name = _plain_file_name(file_name)
         if not content:
             raise DocumentRefused("empty", "The file is empty.")
         if len(content) > self.max_upload_bytes:
             raise TooLarge(f"The file is larger than {self.max_upload_bytes:,} bytes.")
         digest = await anyio.to_thread.run_sync(lambda: hashlib.sha256(content).digest())
-        async with self._sessions.begin() as session:
-            if as_uuid(collection) is None:
-                _check_name(collection)
-                await collections.insert_new(session, collection)
-            (collection_id,) = await collections.hold(session, [collection])
-            added = await documents.add(
-                session,
-                collection_id,
-                file_name=name,
-                declared_type=declared_type,
-                content=content,
-                content_sha256=digest,
-                status=status,
-            )
-            if added.is_new and password is not None:
-                # Before it is committed: then any task of this process may take the document.
-                self._ingestion.remember_password(added.id, password)
-            return added
+        return NewFile(name, declared_type, content, digest, title)
 
-    async def _claim(self, document_id: UUID) -> bool:
+    async def _add(
+        self,
+        collection: str,
+        file: NewFile,
+        password: SecretStr | None,
+        *,
+        execute_after: timedelta | None = None,
+    ) -> tuple[UUID, int | None]:
+        """The document, and the job to ingest it, if there is something to do."""
         async with self._sessions.begin() as session:
-            return await documents.claim(session, document_id)
+            collection_id = await _collection(session, collection)
+            known, is_new = await documents.add(session, collection_id, file)
+            if not is_new and known.status not in {"failed", "cancelled"}:
+                return known.id, None
+            if password is not None:
+                # Before it is committed: then any task of this process may take the document.
+                self._ingestion.remember_password(known.id, password)
+            return known.id, await _give(session, known, file, execute_after=execute_after)
+
+
+async def _collection(session: AsyncSession, identifier: str) -> UUID:
+    """It is made if it is a name that there is none of; it cannot be deleted before the transaction ends."""
+    if as_uuid(identifier) is None:
+        _check_name(identifier)
+        await collections.insert_new(session, identifier)
+    (collection_id,) = await collections.hold(session, [identifier])
+    return collection_id
+
+
+async def _give(
+    session: AsyncSession, known: Known, file: NewFile, *, execute_after: timedelta | None = None
+) -> int | None:
+    """The job to ingest the file; None if the document's text was made of the same."""
+    if known.indexed_sha256 == file.sha256:
+        await ingestions.discard(session, known.id)
+        await documents.keep_file(session, known)
+        return None
+    await documents.give_file(session, known, file)
+    return await ingestions.enqueue(session, known.id, execute_after=execute_after)
 
 
 def _check_name(name: str) -> None:

@@ -9,8 +9,8 @@ import anyio.to_thread
 import numpy as np
 
 from app.db import chunks, embedders, scratch
-from app.db.documents import NewChunk
 from app.db.engine import Sessions
+from app.db.ingestions import NewChunk
 from app.db.scratch import NewDocument
 from app.ingest import language
 from app.ingest.convert import ConvertedDocument

@@ -20,15 +20,21 @@ from tests.words_embedder import WordsEmbedder
 
 _OF_OURS = text(
     "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    " UNION SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'"
     " UNION SELECT proname FROM pg_proc p WHERE pronamespace = 'public'::regnamespace"
     " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')"
 )
 
 
+def _is_of_ours(name: str | None, kind: str, _parents: Any) -> bool:
+    return kind != "table" or not (name or "").startswith("pgqueuer")
+
+
 def differences(connection: Connection) -> list[Any]:
     """What would have to be done to make the database look like the tables."""
     context = MigrationContext.configure(
-        connection, opts={"compare_type": True, "compare_server_default": True}
+        connection,
+        opts={"compare_type": True, "compare_server_default": True, "include_name": _is_of_ours},
     )
     return cast("list[Any]", compare_metadata(context, Table.metadata))
 

@@ -7,9 +7,10 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url, text
 
-from app.db import collections, documents
-from app.db.documents import NewChunk, NewText
+from app.db import collections, documents, ingestions
+from app.db.documents import NewFile
 from app.db.engine import Sessions
+from app.db.ingestions import Claim, NewChunk, NewText
 from app.errors import Forbidden, InvalidInput, NotFound
 from app.llm.protocols import Embedder
 from app.rag.measures import Figures
@@ -62,18 +63,15 @@ async def leases(sessions: Sessions) -> None:
         async with sessions.begin() as session:
             await collections.insert_new(session, "leases")
             [collection_id] = await collections.hold(session, ["leases"])
-            added = await documents.add(
-                session,
-                collection_id,
-                file_name=name,
-                declared_type=None,
-                content=name.encode(),
-                content_sha256=name.encode(),
-                status="processing",
+            file = NewFile(name, None, name.encode(), name.encode())
+            document, _ = await documents.add(session, collection_id, file)
+            claim = await ingestions.claim(
+                session, document.id, await ingestions.enqueue(session, document.id)
             )
-            await documents.finish(
+            assert isinstance(claim, Claim)
+            await ingestions.finish(
                 session,
-                added.id,
+                claim,
                 NewText("\n".join(texts), "text/markdown", "md", None, "english", (), ()),
                 [NewChunk(0, len(text), text, None, "") for text in texts],
                 await WordsEmbedder().embed_passages(texts),

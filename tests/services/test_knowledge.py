@@ -1,34 +1,33 @@
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
-from app.db.engine import Sessions, create_engine
+from app.db.documents import Progress
+from app.db.engine import Sessions
+from app.db.ingestions import CLAIM_COUNTS_FOR
+from app.db.queue import Later
 from app.errors import (
     Conflict,
-    DatabaseUnavailable,
     DocumentRefused,
-    FreshetError,
     InvalidInput,
     ModelUnavailable,
     NotFound,
     TooLarge,
 )
 from app.ingest.convert import Converter
-from app.ingest.jobs import LocalJobs
 from app.llm.protocols import Matrix
 from app.rag.retrieval import Hit, Query
-from app.services.ingestion import Ingestion, Progress
+from app.services.ingestion import Retries
 from app.services.knowledge import KnowledgeService
-from app.settings import DatabaseSettings
 from tests.ingest.ingest_files import encrypted
+from tests.queued import do_next, job_of, next_job
 from tests.words_embedder import WordsEmbedder
 
 RIVERS = b"""# Rivers
@@ -74,8 +73,11 @@ def embedder() -> GuidedEmbedder:
     return embedder
 
 
+NO_PAUSE = Retries(attempts=3, first_pause_s=0)
+
+
 def _service(sessions: Sessions, embedder: WordsEmbedder, converter: Converter) -> KnowledgeService:
-    return KnowledgeService(sessions, embedder, converter, LocalJobs(concurrency=1), max_upload_bytes=100_000)
+    return KnowledgeService(sessions, embedder, converter, max_upload_bytes=100_000, retries=NO_PAUSE)
 
 
 @pytest.fixture
@@ -142,7 +144,13 @@ async def test_progress_is_told_stage_by_stage(knowledge: KnowledgeService):
 
     await knowledge.ingest_now("default", "rivers.md", RIVERS, on_progress=told.append)
 
-    assert [progress.stage for progress in told] == ["converting", "splitting", "embedding", "storing"]
+    assert [progress.stage for progress in told] == [
+        "converting",
+        "splitting",
+        "embedding",
+        "embedding",
+        "storing",
+    ]
     assert told[-1].done == told[-1].total > 0
 
 
@@ -207,23 +215,25 @@ async def test_a_password_opens_a_document_and_is_kept_nowhere(
     assert wrong.error_reason == "encrypted"
     _, is_new = await knowledge.add("default", "a.pdf", locked, password=SecretStr("open sesame"))
     assert is_new
-    assert await knowledge.ingest_next()
+    assert await do_next(sessions, knowledge)
     assert (await knowledge.document(refused.id)).status == "ready"
 
     elsewhere = await knowledge.ingest_now("other", "a.pdf", locked)
     assert elsewhere.error_reason == "encrypted"
-    stored = str(await _rows(sessions, "SELECT d::text FROM documents d"))
+    stored = str(await _rows(sessions, "SELECT d::text, i::text FROM documents d, ingestions i"))
     assert "sesame" not in stored + caplog.text
     assert "wrong key" not in stored + caplog.text
 
 
-async def test_a_document_that_failed_is_tried_again_under_its_new_name(knowledge: KnowledgeService):
+async def test_a_document_that_failed_is_tried_again_under_its_new_name(
+    knowledge: KnowledgeService, sessions: Sessions
+):
     failed = await knowledge.ingest_now("default", "rivers.pdf", RIVERS)
     again, is_new = await knowledge.add("default", "rivers.md", RIVERS)
 
     assert (failed.status, again.status, is_new) == ("failed", "pending", True)
     assert (again.id, again.file_name, again.error_reason) == (failed.id, "rivers.md", None)
-    assert await knowledge.ingest_next()
+    assert await do_next(sessions, knowledge)
     assert (await knowledge.document(failed.id)).status == "ready"
 
 
@@ -256,23 +266,19 @@ async def test_an_unexpected_error_is_logged_and_not_shown(
 
 
 async def test_nothing_of_a_document_is_found_before_all_of_it(
-    knowledge: KnowledgeService, embedder: GuidedEmbedder
+    knowledge: KnowledgeService, embedder: GuidedEmbedder, sessions: Sessions
 ):
     embedder.may = anyio.Event()
     document, _ = await knowledge.add("default", "rivers.md", RIVERS)
 
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(knowledge.ingest_next)
+            tasks.start_soon(do_next, sessions, knowledge)
             await embedder.asked.wait()
             assert (await knowledge.document(document.id)).status == "processing"
-            progress = knowledge.progress(document.id)
-            assert progress is not None
-            assert progress.stage == "embedding"
             assert await _search(knowledge, "what is a freshet") == []
             embedder.may.set()
 
-    assert knowledge.progress(document.id) is None
     assert await _search(knowledge, "what is a freshet") != []
 
 
@@ -284,7 +290,7 @@ async def test_what_is_cancelled_waits_again_at_once(
 
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(knowledge.ingest_next)
+            tasks.start_soon(do_next, sessions, knowledge)
             await embedder.asked.wait()
             tasks.cancel_scope.cancel()
 
@@ -292,16 +298,16 @@ async def test_what_is_cancelled_waits_again_at_once(
     assert await _rows(sessions, "SELECT 1 FROM chunks") == []
 
 
-async def test_the_document_that_has_waited_longest_is_next(knowledge: KnowledgeService):
+async def test_the_document_that_has_waited_longest_is_next(knowledge: KnowledgeService, sessions: Sessions):
     first, _ = await knowledge.add("default", "first.txt", b"The first of two.")
     second, _ = await knowledge.add("default", "second.txt", b"The second of two.")
 
-    assert await knowledge.ingest_next()
+    assert await do_next(sessions, knowledge)
 
     assert (await knowledge.document(first.id)).status == "ready"
     assert (await knowledge.document(second.id)).status == "pending"
-    assert await knowledge.ingest_next()
-    assert not await knowledge.ingest_next()
+    assert await do_next(sessions, knowledge)
+    assert not await do_next(sessions, knowledge)
 
 
 async def test_processes_share_what_waits_and_do_nothing_twice(
@@ -313,7 +319,7 @@ async def test_processes_share_what_waits_and_do_nothing_twice(
         await services[0].add("default", f"{number}.txt", content.encode())
 
     async def drain(service: KnowledgeService) -> None:
-        while await service.ingest_next():
+        while await do_next(sessions, service):
             pass
 
     async with anyio.create_task_group() as tasks:
@@ -327,13 +333,14 @@ async def test_processes_share_what_waits_and_do_nothing_twice(
 
 async def test_a_claim_counts_until_it_has_lapsed(knowledge: KnowledgeService, sessions: Sessions):
     document, _ = await knowledge.add("default", "rivers.md", RIVERS)
-    await _run(sessions, "UPDATE documents SET status = 'processing'")
+    await _run(sessions, "UPDATE ingestions SET claim_id = gen_random_uuid()")
 
-    assert not await knowledge.ingest_next()
-    assert (await knowledge.ingest_now("default", "rivers.md", RIVERS)).status == "processing"
+    with pytest.raises(Later) as later:
+        await knowledge.ingest_job(await job_of(sessions, document.id))
+    assert timedelta(0) < later.value.after <= CLAIM_COUNTS_FOR
 
-    await _run(sessions, "UPDATE documents SET updated_at = now() - interval '10 minutes'")
-    assert await knowledge.ingest_next()
+    await _run(sessions, "UPDATE ingestions SET updated_at = now() - interval '16 s'")
+    assert await do_next(sessions, knowledge)
     assert (await knowledge.document(document.id)).status == "ready"
 
 
@@ -342,14 +349,16 @@ async def test_a_process_that_comes_late_with_a_document_adds_nothing(
 ):
     embedder.may = anyio.Event()
     document, _ = await knowledge.add("default", "rivers.md", RIVERS)
+    job = await next_job(sessions)
+    assert job is not None
     before: list[Any] = []
 
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(knowledge.ingest_next)
+            tasks.start_soon(knowledge.ingest_job, job)
             await embedder.asked.wait()
-            await _run(sessions, "UPDATE documents SET updated_at = now() - interval '10 minutes'")
-            assert await _service(sessions, WordsEmbedder(), converter).ingest_next()
+            await _run(sessions, "UPDATE ingestions SET updated_at = now() - interval '16 s'")
+            await _service(sessions, WordsEmbedder(), converter).ingest_job(job)
             before += await _rows(sessions, "SELECT id FROM chunks ORDER BY id")
             embedder.may.set()
 
@@ -366,7 +375,7 @@ async def test_a_document_deleted_while_it_is_ingested_stays_deleted(
 
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(knowledge.ingest_next)
+            tasks.start_soon(do_next, sessions, knowledge)
             await embedder.asked.wait()
             if whole_collection:
                 await knowledge.delete_collection("default")
@@ -376,211 +385,6 @@ async def test_a_document_deleted_while_it_is_ingested_stays_deleted(
 
     for table in ("documents", "document_files", "chunks", "lexemes"):
         assert await _rows(sessions, f"TABLE {table}") == []
-
-
-async def test_what_waited_when_the_process_started_is_ingested(
-    knowledge: KnowledgeService, embedder: GuidedEmbedder
-):
-    document, _ = await knowledge.add("default", "rivers.md", RIVERS)
-
-    with anyio.fail_after(10):
-        async with LocalJobs(concurrency=2).running(knowledge.ingest_next):
-            await embedder.asked.wait()
-
-    assert (await knowledge.document(document.id)).status == "ready"
-
-
-async def test_what_is_added_while_nothing_is_to_do_is_ingested_at_once(
-    sessions: Sessions, embedder: GuidedEmbedder, converter: Converter
-):
-    jobs = LocalJobs(concurrency=1, look_again_s=1_000)
-    knowledge = KnowledgeService(sessions, embedder, converter, jobs, max_upload_bytes=100_000)
-    idle = anyio.Event()
-
-    async def work() -> bool:
-        found = await knowledge.ingest_next()
-        if not found:
-            idle.set()
-        return found
-
-    with anyio.fail_after(10):
-        async with jobs.running(work):
-            await idle.wait()
-            await knowledge.add("default", "rivers.md", RIVERS)
-            await embedder.asked.wait()
-
-
-async def test_a_stop_does_not_wait_for_long(knowledge: KnowledgeService, embedder: GuidedEmbedder):
-    embedder.may = anyio.Event()
-    document, _ = await knowledge.add("default", "rivers.md", RIVERS)
-
-    with anyio.fail_after(10):
-        async with LocalJobs(concurrency=1).running(knowledge.ingest_next, grace_s=0):
-            await embedder.asked.wait()
-
-    assert (await knowledge.document(document.id)).status == "pending"
-
-
-@pytest.mark.parametrize("failure", [FreshetError("expected"), ZeroDivisionError("unexpected")])
-async def test_a_look_that_fails_is_not_the_last(failure: Exception):
-    jobs = LocalJobs(concurrency=1, look_again_s=1_000)
-    looks = 0
-    looked = anyio.Event()
-
-    async def work() -> bool:
-        nonlocal looks
-        looks += 1
-        if looks == 1:
-            jobs.enqueue(uuid4())
-            raise failure
-        looked.set()
-        return False
-
-    with anyio.fail_after(5):
-        async with jobs.running(work):
-            await looked.wait()
-
-
-class Relay:
-    """Stands between us and the database, and can cut the line."""
-
-    def __init__(self, url: str) -> None:
-        parsed = make_url(url)
-        self._host = parsed.host or str(parsed.query["host"])
-        self._port = parsed.port or int(str(parsed.query.get("port", 5432)))
-        self._parsed = parsed
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._is_cut = False
-        self.refused = anyio.Event()
-        self.url = ""
-
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            url = self._parsed.set(host="127.0.0.1", port=port, query={})
-            self.url = url.render_as_string(hide_password=False)
-            yield
-            self.cut()
-
-    def cut(self) -> None:
-        self._is_cut = True
-        for writer in self._writers:
-            writer.close()
-
-    def mend(self) -> None:
-        self._is_cut = False
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._is_cut:
-            self.refused.set()
-            writer.close()
-            return
-        if self._host.startswith("/"):
-            opened = asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._port}")
-        else:
-            opened = asyncio.open_connection(self._host, self._port)
-        their_reader, their_writer = await opened
-        self._writers |= {writer, their_writer}
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            with suppress(OSError):
-                while content := await source.read(65_536):
-                    sink.write(content)
-            sink.close()
-
-        await asyncio.gather(pump(reader, their_writer), pump(their_reader, writer))
-
-
-async def test_what_was_made_of_a_document_is_stored_when_the_database_is_back(
-    database_url: str, embedder: GuidedEmbedder, converter: Converter
-):
-    relay = Relay(database_url)
-    embedder.may = anyio.Event()
-    with anyio.fail_after(20):
-        async with relay.running():
-            engine = create_engine(relay.url, DatabaseSettings(db_connect_timeout_s=2))
-            knowledge = _service(Sessions(engine), embedder, converter)
-            document, _ = await knowledge.add("default", "rivers.md", RIVERS)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(knowledge.ingest_next)
-                await embedder.asked.wait()
-                relay.cut()
-                with pytest.raises(DatabaseUnavailable):
-                    await knowledge.document(document.id)
-                relay.refused = anyio.Event()
-                embedder.may.set()
-                await relay.refused.wait()
-                relay.mend()
-            assert (await knowledge.document(document.id)).status == "ready"
-            await engine.dispose()
-    assert len(embedder.passages) == 1
-
-
-async def test_without_a_database_for_long_the_document_is_left_for_later(
-    database_url: str, sessions: Sessions, embedder: GuidedEmbedder, converter: Converter
-):
-    relay = Relay(database_url)
-    embedder.may = anyio.Event()
-    with anyio.fail_after(20):
-        async with relay.running():
-            engine = create_engine(relay.url, DatabaseSettings(db_connect_timeout_s=2))
-            ingestion = Ingestion(Sessions(engine), embedder, converter, store_patience_s=0)
-            document, _ = await _service(sessions, embedder, converter).add("default", "rivers.md", RIVERS)
-            failures: list[DatabaseUnavailable] = []
-
-            async def ingest() -> None:
-                try:
-                    await ingestion.ingest_next()
-                except DatabaseUnavailable as error:
-                    failures.append(error)
-
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(ingest)
-                await embedder.asked.wait()
-                relay.cut()
-                embedder.may.set()
-            await engine.dispose()
-
-    assert len(failures) == 1
-    left = await _rows(sessions, "SELECT status FROM documents")
-    assert left == [("processing",)], "its claim will lapse"
-    assert document.status == "pending"
-
-
-async def test_a_claim_is_kept_while_the_work_goes_on(
-    database_url: str, sessions: Sessions, embedder: GuidedEmbedder, converter: Converter
-):
-    relay = Relay(database_url)
-    embedder.may = anyio.Event()
-    with anyio.fail_after(20):
-        async with relay.running():
-            engine = create_engine(relay.url, DatabaseSettings(db_connect_timeout_s=2))
-            ingestion = Ingestion(Sessions(engine), embedder, converter, claim_refresh_s=0.01)
-            await _service(sessions, embedder, converter).add("default", "rivers.md", RIVERS)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(ingestion.ingest_next)
-                await embedder.asked.wait()
-                relay.cut()
-                await relay.refused.wait()
-                await _run(sessions, "UPDATE documents SET updated_at = now() - interval '10 minutes'")
-                relay.mend()
-                while await _rows(
-                    sessions, "SELECT 1 FROM documents WHERE updated_at < now() - interval '1 minute'"
-                ):
-                    pass
-                embedder.may.set()
-            await engine.dispose()
-
-    assert await _rows(sessions, "SELECT status FROM documents") == [("ready",)]
-
-
-async def test_a_document_deleted_before_it_is_read_is_passed_over(
-    sessions: Sessions, embedder: GuidedEmbedder, converter: Converter
-):
-    await Ingestion(sessions, embedder, converter).ingest_claimed(uuid4())
-
-    assert embedder.passages == []
 
 
 async def test_what_was_embedded_by_an_embedder_of_the_past_is_not_stored(

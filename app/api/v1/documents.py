@@ -14,9 +14,8 @@ from starlette.requests import ClientDisconnect
 from app.api.contract import Cursor, Limit, cut, problems
 from app.api.deps import Admin, Knowledge
 from app.api.text import Text
-from app.db.documents import DocumentView, Status
+from app.db.documents import DocumentView, Stage, Status
 from app.errors import InvalidInput
-from app.services.ingestion import Progress, Stage
 from app.services.knowledge import DEFAULT_COLLECTION, LONGEST_NAME, NAME_PATTERN, CollectionChange
 
 router = APIRouter(tags=["documents"])
@@ -93,18 +92,31 @@ class Failure(BaseModel):
 
 
 class ProgressOfDocument(BaseModel):
-    """`done` and `total` are passages."""
+    """Of a document that waits or is ingested. `done`, `total` and `reused` are passages; `reused` are those that the document
+    had before. `attempts` counts this one; `problem` is why the last did not get through. `seconds_left` is an estimate."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     stage: Stage
     done: int
     total: int
+    reused: int
+    attempts: int
+    seconds_left: float | None
+    problem: str | None
+    started_at: datetime | None
 
 
 class Document(BaseModel):
-    """`progress` is known to the process that ingests the document, and null elsewhere; `error` is that of a `failed` one."""
+    """`progress` is null once nothing more happens by itself; `error` is that of a `failed` one.
+
+    Both, and `status`, are about the newest file; the rest is about what can be found, which after a new file was refused, or
+    while it is ingested, is that of the file before. `origin` is the key of whoever keeps the document elsewhere.
+    """
 
     id: UUID
     collection: CollectionOfDocument
+    origin: str | None
     file_name: str
     title: str | None
     kind: str | None
@@ -121,16 +133,14 @@ class Document(BaseModel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, view: DocumentView, progress: Progress | None) -> "Document":
+    def of(cls, view: DocumentView) -> "Document":
         fields = asdict(view)
+        del fields["progress"]
         reason, message = view.error_reason, view.error_message
         return cls(
             **fields,
             collection=CollectionOfDocument(id=view.collection_id, name=view.collection_name),
-            # What has just been stored is known to be in progress for a moment longer.
-            progress=ProgressOfDocument(**asdict(progress))
-            if progress and view.status == "processing"
-            else None,
+            progress=None if view.is_over else ProgressOfDocument.model_validate(view.progress),
             error=Failure(reason=reason, message=message or "") if reason is not None else None,
         )
 
@@ -244,7 +254,7 @@ async def add_document(request: Request, response: Response, knowledge: Knowledg
     )
     if not is_new:
         response.status_code = 200
-    return Document.of(document, knowledge.progress(document.id))
+    return Document.of(document)
 
 
 @router.get("/documents", responses=problems(401, 403, 404, 422))
@@ -262,12 +272,12 @@ async def list_documents(
     before = int(cursor) if cursor is not None else None
     rows = await knowledge.documents(collection=collection, status=status, before=before, limit=limit + 1)
     rows, following = cut(rows, limit, lambda row: str(row.position))
-    return DocumentPage(items=[Document.of(row, knowledge.progress(row.id)) for row in rows], next=following)
+    return DocumentPage(items=[Document.of(row) for row in rows], next=following)
 
 
 @router.get("/documents/{document_id}", responses=problems(401, 403, 404, 422))
 async def get_document(document_id: UUID, knowledge: Knowledge, _: Admin) -> Document:
-    return Document.of(await knowledge.document(document_id), knowledge.progress(document_id))
+    return Document.of(await knowledge.document(document_id))
 
 
 @router.get("/documents/{document_id}/text", responses=problems(401, 403, 404, 409, 422))
