@@ -11,7 +11,9 @@ from app.errors import FreshetError
 
 PROTOCOL_VERSION = 1
 
-StepType = Literal["history_loading", "vectorization", "retrieval", "synthesis", "completed"]
+StepType = Literal[
+    "history_loading", "router", "query_rewrite", "vectorization", "retrieval", "synthesis", "completed"
+]
 
 _encode = msgspec.json.Encoder().encode
 

@@ -34,7 +34,7 @@ from app.services.heartbeat import Heartbeat
 from app.services.knowledge import KnowledgeService
 from app.services.runs import RunService
 from app.services.sessions import SessionService
-from app.settings import ChatSettings, Settings
+from app.settings import Settings
 
 _EMBEDDING_CONNECTIONS = 16
 _OTHER_SCHEMA = "The database's schema is not this version's. Run `freshet migrate`."
@@ -118,7 +118,7 @@ async def open_resources(
         await stack.enter_async_context(Worker(engine, work).running())
 
         answers = await stack.enter_async_context(
-            _answers(settings.chat, engine, database, knowledge, model, embedder.name)
+            _answers(settings, engine, database, knowledge, model, embedder.name)
         )
         yield Resources(
             settings=settings,
@@ -139,13 +139,14 @@ async def open_resources(
 
 @asynccontextmanager
 async def _answers(
-    settings: ChatSettings,
+    of_all: Settings,
     engine: AsyncEngine,
     database: Sessions,
     knowledge: KnowledgeService,
     model: ChatModel,
     embedder_name: str,
 ) -> AsyncGenerator[Answers]:
+    settings = of_all.chat
     process_id = uuid4()
     reading = Reading(
         Patience(), settings.heartbeat_s, settings.reader_max_behind_bytes, settings.reader_stall_s
@@ -163,6 +164,7 @@ async def _answers(
         checkpointer,
         settings,
         embedder_name=embedder_name,
+        can_write=of_all.model.uses_openai,
     )
     sessions = SessionService(database, runs)
     listening = notifications.listening_engine(engine)

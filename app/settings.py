@@ -6,7 +6,7 @@ Every field is documented in `docs/operations.md`; a test compares the two.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -104,6 +104,8 @@ class ChatSettings(_Group):
     context_tokens: _PositiveInt = 6_000
     heartbeat_s: _PositiveSeconds = 15.0
     store_retry_s: _PositiveSeconds = 60.0
+    query_rewrite: Literal["auto", "model", "rules", "off"] = "auto"
+    query_rewrite_s: _PositiveSeconds = 3.0
     checkpoint_s: _PositiveSeconds = 0.2
     process_heartbeat_s: _PositiveSeconds = 2.5
     reader_max_behind_bytes: _PositiveInt = 8 * 2**20
@@ -167,6 +169,10 @@ class Settings:
                 raise StartupRefused(
                     f"CORS_ORIGINS holds {origin!r}, which is no origin: write scheme, host and port, such as https://chat.example.com."
                 )
+        if self.model.uses_openai is False and self.chat.query_rewrite == "model":
+            raise StartupRefused(
+                "QUERY_REWRITE is model, but no language model is configured: set OPENAI_API_KEY or OPENAI_BASE_URL, or leave it at auto."
+            )
         if self.model.uses_openai is False and not self.embedding.is_built_in:
             raise StartupRefused(
                 f"EMBEDDING_MODEL is {self.embedding.embedding_model!r}, but there is no server to ask for it: "

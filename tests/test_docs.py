@@ -146,9 +146,10 @@ async def test_the_steps_of_an_answer_are_those_that_are_documented(
         "waters", "waters.md", b"The Danube flows into the Black Sea.\n"
     )
     await server.resources.assistants.create(name="Waters", collections=["waters"], similarity_cutoff=-1)
-    body = {"assistant_id": "waters", "message": "Where does the Danube flow?"}
+    body = {"assistant_id": "waters"}
     events: list[dict[str, Any]] = []
-    for _ in range(2):
+    for message in ("Where does the Danube flow?", "And where does it begin?", "Thank you!"):
+        body["message"] = message
         response = await client.post("/api/v1/chat/stream", json=body)
         events += [json.loads(line) for line in response.text.splitlines()]
         body["session_id"] = response.headers["x-session-id"]

@@ -16,6 +16,7 @@ from app.services.viewer import ANONYMOUS, Viewer
 
 _STEPS = {
     "history_loading": "reading the conversation",
+    "query_rewrite": "reading the question",
     "vectorization": "embedding the question",
     "retrieval": "searching",
     "synthesis": "answering",

@@ -68,7 +68,7 @@ class ExtractiveModel:
             words += len(pieces)
             yield pieces
         if not words:
-            pieces = _PIECE.findall(NOTHING_FOUND)
+            pieces = _PIECE.findall(prompt.reply or NOTHING_FOUND)
             words = len(pieces)
             yield pieces
         read = len(prompt.question.split()) + sum(len(passage.text.split()) for passage in prompt.passages)

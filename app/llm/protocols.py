@@ -34,7 +34,7 @@ class Prompt:
     """One turn, ready to be asked.
 
     `messages` is the whole of it for a language model. `question` and `passages` are the same turn unformatted, for an
-    answerer that quotes instead of writing.
+    answerer that quotes instead of writing; `reply` is what such a one says where nothing is to be quoted.
     """
 
     messages: Sequence[ChatMessage]
@@ -43,6 +43,7 @@ class Prompt:
     model: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     language: str | None = None
+    reply: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

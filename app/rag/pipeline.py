@@ -19,8 +19,9 @@ from app.events import (
     TokenUsage,
 )
 from app.llm.protocols import ChatMessage, ChatModel, Finish, Passage, Prompt
-from app.rag import memory, prompt
+from app.rag import memory, prompt, small_talk
 from app.rag.retrieval import Hit, Prepared, Query
+from app.rag.rewrite import Rewriting, Standalone, rewrite
 from app.rag.steps import OpenStep
 
 
@@ -57,19 +58,38 @@ class Parts:
     knowledge: Knowledge
     embedder_name: str
     load_history: Callable[[Turn], Awaitable[Sequence[ChatMessage]]]
+    rewriting: Rewriting
     history_tokens: int
     context_tokens: int
 
 
 @dataclass(slots=True)
 class Spent:
-    """What the model has read and said so far, for an answer that is not made to its end."""
+    """What the model has read and said so far, for an answer that is not made to its end. `before` is what it has taken to make
+    the question ready."""
 
+    before: TokenUsage | None = None
     asked: Prompt | None = None
     said_characters: int = 0
     said_pieces: int = 0
 
     def usage(self) -> TokenUsage | None:
+        """Of all that was asked; None if nothing was."""
+        answer = self.of_answer()
+        return self.before if answer is None else self.whole(answer)
+
+    def whole(self, answer: TokenUsage) -> TokenUsage:
+        """The answer's own usage, and what was taken before it."""
+        if self.before is None:
+            return answer
+        return TokenUsage(
+            input_tokens=self.before.input_tokens + answer.input_tokens,
+            output_tokens=self.before.output_tokens + answer.output_tokens,
+            total_tokens=self.before.total_tokens + answer.total_tokens,
+            estimated=self.before.estimated or answer.estimated,
+        )
+
+    def of_answer(self) -> TokenUsage | None:
         """Estimated; None if the model was not asked. A model says a token a piece, or several: hence the larger of the two estimates."""
         if self.asked is None:
             return None
@@ -115,9 +135,21 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
     history = memory.within_budget(history, parts.history_tokens)
 
     hits: list[Hit] = []
+    question = turn.question
+    talk = small_talk.recognise(question, history)
     grounded = bool(turn.assistant.collection_ids) and turn.assistant.top_k > 0
-    if grounded:
-        async with aclosing(_retrieve(turn, parts, hits)) as events:
+    if grounded and talk is not None:
+        grounded = False
+        routing = OpenStep("router")
+        yield routing.opening
+        yield routing.completed(retrieval=False, reason=talk.kind)
+    elif grounded:
+        standing: list[Standalone] = []
+        async with aclosing(_make_standalone(turn, parts, history, spent, standing)) as events:
+            async for event in events:
+                yield event
+        question, sought = (standing[0].question, standing[0].sought) if standing else (question, question)
+        async with aclosing(_retrieve(turn, parts, sought, hits)) as events:
             async for event in events:
                 yield event
     passages = prompt.within_budget(
@@ -125,17 +157,42 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
         parts.context_tokens,
     )
 
+    reply = talk.reply if talk is not None else None
     async with aclosing(
-        _synthesise(turn, parts.model, history, passages, spent, grounded=grounded)
+        _synthesise(
+            turn, parts.model, history, passages, spent, grounded=grounded, question=question, reply=reply
+        )
     ) as events:
         async for event in events:
             yield event
 
 
-async def _retrieve(turn: Turn, parts: Parts, hits: list[Hit]) -> AsyncGenerator[Event]:
+async def _make_standalone(
+    turn: Turn, parts: Parts, history: Sequence[ChatMessage], spent: Spent, standing: list[Standalone]
+) -> AsyncGenerator[Event]:
+    """`standing` is given the question as it stands alone, if that is another."""
+    if not parts.rewriting.concerns(history, turn.question):
+        return
+    rewriting = OpenStep("query_rewrite")
+    yield rewriting.opening
+    written = await rewrite(
+        parts.rewriting, parts.model, history, turn.question, named_model=turn.assistant.model
+    )
+    if written is None:
+        yield rewriting.completed(question=turn.question, method="none")
+        return
+    standing.append(written)
+    spent.before = usage = written.usage
+    payload: dict[str, Any] = {"question": written.question, "method": written.method}
+    if usage is not None:
+        payload["tokens"] = {"input": usage.input_tokens, "output": usage.output_tokens}
+    yield rewriting.completed(**payload)
+
+
+async def _retrieve(turn: Turn, parts: Parts, sought: str, hits: list[Hit]) -> AsyncGenerator[Event]:
     assistant = turn.assistant
     query = Query(
-        question=turn.question,
+        question=sought,
         collection_ids=assistant.collection_ids,
         chunk_count=assistant.chunk_count,
         top_k=assistant.top_k,
@@ -169,7 +226,10 @@ async def _synthesise(
     spent: Spent,
     *,
     grounded: bool,
+    question: str,
+    reply: str | None,
 ) -> AsyncGenerator[Event | Answered]:
+    """`question` is the turn's as it stands alone, and `reply` what an answerer that only quotes says without passages."""
     assistant = turn.assistant
     asked = Prompt(
         messages=prompt.build(
@@ -181,11 +241,12 @@ async def _synthesise(
             passages=passages,
             grounded=grounded,
         ),
-        question=turn.question,
+        question=question,
         passages=passages,
         model=assistant.model,
         parameters=assistant.model_parameters,
         language=turn.language or assistant.language,
+        reply=reply,
     )
     synthesis = OpenStep("synthesis")
     yield synthesis.opening
@@ -210,14 +271,14 @@ async def _synthesise(
         model_provider=model.provider,
         tokens={"input": usage.input_tokens, "output": usage.output_tokens},
     )
-    yield Answered(finish.reason, usage)
+    yield Answered(finish.reason, spent.whole(usage))
 
 
 def _usage(finish: Finish, spent: Spent) -> TokenUsage:
     if finish.usage is not None:
         read, said = finish.usage.input_tokens, finish.usage.output_tokens
         return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said)
-    usage = spent.usage()
+    usage = spent.of_answer()
     assert usage is not None, "a model that has ended has been asked"
     return usage
 

@@ -17,6 +17,7 @@ from app.events import Done, Event, Status, TokenUsage, failure
 from app.llm.protocols import ChatMessage, ChatModel
 from app.rag import pipeline
 from app.rag.pipeline import Answered, Knowledge, Parts, Spent, Turn
+from app.rag.rewrite import Mode, Rewriting
 from app.rag.steps import OpenStep
 from app.runs.checkpoint import Checkpointer
 from app.runs.log import unpack
@@ -55,7 +56,9 @@ class Answering:
         settings: ChatSettings,
         *,
         embedder_name: str,
+        can_write: bool,
     ) -> None:
+        """`can_write`: the model is a language model, which can be asked to write a question anew."""
         self._database = database
         self._runs = runs_of_all
         self._checkpointer = checkpointer
@@ -65,6 +68,7 @@ class Answering:
             knowledge=knowledge,
             embedder_name=embedder_name,
             load_history=self._load_history,
+            rewriting=Rewriting(_rewriting_mode(settings, can_write=can_write), settings.query_rewrite_s),
             history_tokens=settings.history_tokens,
             context_tokens=settings.context_tokens,
         )
@@ -171,6 +175,12 @@ class Answering:
             run.log.append(failure(SessionErased()))
         else:
             run.log.settle(unpack(stored))
+
+
+def _rewriting_mode(settings: ChatSettings, *, can_write: bool) -> Mode:
+    if settings.query_rewrite == "auto":
+        return "model_if_needed" if can_write else "rules"
+    return settings.query_rewrite
 
 
 def _outcome(turn: Turn, run: Run, answered: Answered | None, error: FreshetError, spent: Spent) -> _Outcome:
