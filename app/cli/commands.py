@@ -196,6 +196,7 @@ def doctor() -> None:
 @click.option("--setting", "first", metavar="KEY=VALUE,…", help="How to search.  [default: each mode]")
 @click.option("--against", "second", metavar="KEY=VALUE,…", help="Compare with this change to the setting.")
 @click.option("--recall-at", type=click.IntRange(1), default=100, show_default=True, help="k of Recall@k.")
+@click.option("--report", type=_WRITTEN, help="Write a page to read in a browser.")
 @click.option("--results", type=_WRITTEN, help="Write each question's figures: .csv, or JSON else.")
 def evaluate(
     data: Path,
@@ -203,6 +204,7 @@ def evaluate(
     first: str | None,
     second: str | None,
     recall_at: int,
+    report: Path | None,
     results: Path | None,
 ) -> None:
     """Measure retrieval on questions whose answers are known: nDCG@10, Recall@k, MRR@10, hits.
@@ -222,6 +224,7 @@ def evaluate(
         collection=collection,
         changes=(first, second),
         recall_depth=recall_at,
+        report=report,
         results=results,
     )
 

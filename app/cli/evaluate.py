@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from app.cli import evaluation_files
+from app.cli import evaluation_files, evaluation_report
 from app.cli.database import engine_of, reachable, with_database
 from app.cli.evaluation_words import comparisons, latencies, names_of, tokens
 from app.cli.terminal import Bar, Terminal
@@ -35,6 +35,7 @@ def evaluate(
     collection: str | None,
     changes: tuple[str | None, str | None],
     recall_depth: int,
+    report: Path | None,
     results: Path | None,
 ) -> None:
     """`changes` are what is set, and what is set besides in the variant to compare with."""
@@ -61,6 +62,10 @@ def evaluate(
         run = measured.runs[0]
         step.done = f"{measured.name}: {run.documents:,} documents, {run.chunks:,} chunks, {len(run.results):,} questions"
     _tell(terminal, measured, compare=changes[1] is not None)
+    if report is not None:
+        page = evaluation_report.page(measured, compare=changes[1] is not None)
+        report.write_text(page, encoding="utf-8")
+        terminal.verdict(f"The report is {report}.", good=True)
     if results is not None:
         evaluation_files.write(results, measured)
         terminal.verdict(f"Each question's figures are in {results}.", good=True)

@@ -54,7 +54,7 @@ async def store(
 
 
 async def _prepare(embedder: Embedder, batch: Sequence[JudgedDocument]) -> tuple[list[NewDocument], int]:
-    split_up = [await anyio.to_thread.run_sync(partial(_split, document, embedder)) for document in batch]
+    split_up = [await anyio.to_thread.run_sync(partial(cut, document, embedder)) for document in batch]
     passages = [chunks.passage(chunk.heading, chunk.text) for pieces in split_up for chunk in pieces]
     embeddings = await embedder.embed_passages(passages)
     ends = np.cumsum([len(pieces) for pieces in split_up])[:-1]
@@ -65,7 +65,7 @@ async def _prepare(embedder: Embedder, batch: Sequence[JudgedDocument]) -> tuple
     return documents, sum(map(embedder.count_tokens, passages))
 
 
-def _split(document: JudgedDocument, embedder: Embedder) -> list[NewChunk]:
+def cut(document: JudgedDocument, embedder: Embedder) -> list[NewChunk]:
     """As a Markdown file with the title as its heading would be."""
     title = " ".join(document.title.split())
     converted = ConvertedDocument(

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,89 @@ async def test_two_settings_are_compared_in_words_and_in_files(
     assert [row["id"] for row in rows] == ["q1", "q2", "q3"] * 2
     assert (rows[1]["setting"], rows[1]["ndcg_10"], rows[1]["found"]) == (first, "0.0", "0")
     assert rows[4]["first"].startswith("birds | ")
+
+
+class Page(HTMLParser):
+    """Its elements, open to closed, its text, and the attributes that name something elsewhere."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.named: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.named += [name for name, _ in attrs if name in {"src", "href", "srcset", "data", "action"}]
+        self.named += [
+            name for name, value in attrs if name.startswith("on") or "javascript:" in (value or "")
+        ]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+async def test_the_report_is_one_page_that_needs_nothing_else_and_runs_nothing(
+    freshet: Freshet, on_new_database: None, labelled: str, tmp_path: Path
+) -> None:
+    hostile = "Which animals have wings?</b></svg><script>alert(1)</script><img src=q onerror='alert(2)'>"
+    queries = Path(labelled) / "queries.jsonl"
+    queries.write_text(queries.read_text().replace("Which animals have wings?", hostile))
+    corpus = Path(labelled) / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().replace("where they fly", "where they fly</ol><a href='x'>"))
+    file = tmp_path / "report.html"
+
+    result = await freshet(
+        "eval", labelled, "--setting", "mode=dense", "--against", "mode=words", "--report", str(file)
+    )
+
+    assert f"The report is {file}." in result.output
+    source = file.read_text()
+    page = Page(source)
+    assert page.open == []
+    assert page.named == []
+    assert {"script", "img", "link", "iframe", "a"} & set(page.tags) == set()
+    assert not re.search(r"url\(|@import|https?:", source)
+    assert page.tags.count("svg") == 3
+    assert page.text.count(hostile) >= 2
+    assert "prefers-color-scheme: dark" in page.text
+    for said in (
+        "nDCG@10: dense is ahead of words by",
+        "Nothing was found.",
+        "Expected: birds",
+        "fly</ol><a href='x'>",
+    ):
+        assert said in page.text
+
+
+async def test_the_report_of_a_single_setting_shows_where_it_is_worst(
+    freshet: Freshet, nature: None, tmp_path: Path
+) -> None:
+    table, file = tmp_path / "questions.csv", tmp_path / "report.html"
+    table.write_text(
+        "question,document,answer\nWhere do fish swim?,fish.txt,on land\nWho flies?,birds.txt,\n"
+    )
+
+    await freshet(
+        "eval", str(table), "--collection", "nature", "--setting", "mode=both", "--report", str(file)
+    )
+
+    page = Page(file.read_text())
+    assert page.tags.count("svg") == 2
+    assert "1 questions are below 1; 1 are shown." in page.text
+    assert "Expected: “on land” in fish.txt" in page.text
 
 
 async def test_a_table_is_asked_of_a_collection(freshet: Freshet, nature: None, tmp_path: Path) -> None:
