@@ -49,6 +49,10 @@ pyright:
 bench: .venv/dev.lock $(BIN)/freshet  ## The measurements of docs/performance.md; ARGS=… goes to bench.run
 	@$(BIN)/python -m bench.run $(ARGS)
 
+.PHONY: eval
+eval: .venv/dev.lock $(BIN)/freshet  ## Retrieval on the labelled sets in DATA=…, for docs/retrieval.md; ARGS="--set NAME"
+	@$(BIN)/python -m bench.evaluation $(if $(DATA),"$(DATA)",$(error Say where the labelled sets are: make eval DATA=directory)) $(ARGS)
+
 .PHONY: chaos
 chaos: .venv/dev.lock $(BIN)/freshet  ## The programmes of docs/reliability.md; ARGS="--seed 1 --count 200" goes to bench.chaos
 	@$(BIN)/python -m bench.chaos $(ARGS)
