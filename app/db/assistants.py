@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, ColumnElement, RowMapping, bindparam, delete, func, select, true, update
@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.identifiers import as_uuid, unique
 from app.db.tables import Assistant, AssistantCollection, Collection
+
+Answerability = Literal["off", "normal", "strict"]
 
 SLUG = re.compile(r"[a-z0-9-]{1,64}")
 
@@ -33,6 +35,7 @@ class AssistantForTurn:
     is_enabled: bool
     top_k: int
     similarity_cutoff: float
+    answerability: Answerability
     unread_limit_s: float | None
     collection_ids: tuple[UUID, ...]
     chunk_count: int
@@ -62,6 +65,7 @@ class AssistantView:
     is_enabled: bool
     top_k: int
     similarity_cutoff: float
+    answerability: Answerability
     language: str | None
     unread_limit_s: float | None
     created_at: datetime

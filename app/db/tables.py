@@ -136,6 +136,7 @@ class Assistant(Table):
         CheckConstraint("unread_limit_s >= 0", name="unread_limit_s"),
         CheckConstraint("top_k BETWEEN 0 AND 50", name="top_k"),
         CheckConstraint("similarity_cutoff BETWEEN -1 AND 1", name="similarity_cutoff"),
+        CheckConstraint("answerability IN ('off', 'normal', 'strict')", name="answerability"),
     )
 
     id: Mapped[UUID] = _id()
@@ -152,6 +153,7 @@ class Assistant(Table):
     is_enabled: Mapped[bool] = mapped_column(server_default=true())
     top_k: Mapped[int] = mapped_column(server_default=sql("6"))
     similarity_cutoff: Mapped[float] = mapped_column(server_default=sql("0.3"))
+    answerability: Mapped[str] = mapped_column(server_default="normal")
     language: Mapped[str | None]
     unread_limit_s: Mapped[float | None]
     created_at: Mapped[datetime] = _created()

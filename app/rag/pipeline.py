@@ -19,7 +19,8 @@ from app.events import (
     TokenUsage,
 )
 from app.llm.protocols import ChatMessage, ChatModel, Finish, Passage, Prompt
-from app.rag import memory, prompt, small_talk
+from app.rag import answerability, memory, prompt, small_talk
+from app.rag.answerability import Calibration
 from app.rag.retrieval import Hit, Prepared, Query
 from app.rag.rewrite import Rewriting, Standalone, rewrite
 from app.rag.steps import OpenStep
@@ -59,6 +60,7 @@ class Parts:
     embedder_name: str
     load_history: Callable[[Turn], Awaitable[Sequence[ChatMessage]]]
     rewriting: Rewriting
+    calibration: Calibration | None
     history_tokens: int
     context_tokens: int
 
@@ -214,7 +216,15 @@ async def _retrieve(turn: Turn, parts: Parts, sought: str, hits: list[Hit]) -> A
     except FreshetError:
         yield retrieval.failed()
         raise
-    yield retrieval.completed(source_count=len(hits))
+    judgement = answerability.judge(
+        parts.calibration, assistant.answerability, sought, hits, prepared.by_words
+    )
+    judged: dict[str, Any] = {}
+    if judgement is not None:
+        judged = {"answerable": judgement.answerable, "confidence": judgement.confidence}
+        if not judgement.answerable:
+            hits.clear()
+    yield retrieval.completed(source_count=len(hits), **judged)
     yield Sources(data=[_source(number, hit) for number, hit in enumerate(hits, 1)])
 
 

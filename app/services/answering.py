@@ -16,6 +16,7 @@ from app.errors import AnswerNotStored, DatabaseUnavailable, FreshetError, Inter
 from app.events import Done, Event, Status, TokenUsage, failure
 from app.llm.protocols import ChatMessage, ChatModel
 from app.rag import pipeline
+from app.rag.answerability import CALIBRATIONS
 from app.rag.pipeline import Answered, Knowledge, Parts, Spent, Turn
 from app.rag.rewrite import Mode, Rewriting
 from app.rag.steps import OpenStep
@@ -69,6 +70,7 @@ class Answering:
             embedder_name=embedder_name,
             load_history=self._load_history,
             rewriting=Rewriting(_rewriting_mode(settings, can_write=can_write), settings.query_rewrite_s),
+            calibration=CALIBRATIONS.get(embedder_name),
             history_tokens=settings.history_tokens,
             context_tokens=settings.context_tokens,
         )

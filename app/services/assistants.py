@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import assistants, collections
-from app.db.assistants import AssistantForTurn, AssistantView
+from app.db.assistants import Answerability, AssistantForTurn, AssistantView
 from app.db.engine import Sessions
 from app.db.identifiers import as_uuid
 from app.errors import Conflict, InvalidInput, NotFound, Unauthenticated
@@ -33,6 +33,7 @@ class _Fields(TypedDict, total=False):
     is_enabled: bool
     top_k: int
     similarity_cutoff: float
+    answerability: Answerability
     language: str | None
     unread_limit_s: float | None
     collections: Sequence[str]

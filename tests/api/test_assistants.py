@@ -42,6 +42,7 @@ async def test_an_administrator_sees_all_of_it(admin_client: httpx.AsyncClient):
         "is_enabled": False,
         "top_k": 0,
         "similarity_cutoff": -1,
+        "answerability": "strict",
         "language": "sr-Latn-RS",
         "collections": ["laws"],
     }
@@ -103,6 +104,7 @@ async def test_a_change_is_of_what_is_sent_alone(admin_client: httpx.AsyncClient
         {"top_k": 51},
         {"top_k": "6"},
         {"similarity_cutoff": 1.1},
+        {"answerability": "sometimes"},
         {"is_enabled": "yes"},
         {"collections": ["nowhere"]},
         {"model_parameters": {"temperature": 2.1}},

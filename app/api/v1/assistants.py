@@ -14,7 +14,7 @@ from pydantic.config import JsonDict
 from app.api.contract import OPTIONAL_USER, Cursor, Limit, cut, problems
 from app.api.deps import Admin, Assistants, ViewerDep
 from app.api.text import Text
-from app.db.assistants import AssistantView
+from app.db.assistants import Answerability, AssistantView
 from app.services.viewer import Viewer
 
 router = APIRouter(prefix="/assistants", tags=["assistants"])
@@ -80,6 +80,10 @@ class _AssistantIn(BaseModel):
     is_enabled: StrictBool = True
     top_k: Annotated[int, Field(strict=True, ge=0, le=50)] = 6
     similarity_cutoff: Annotated[float, Field(strict=True, ge=-1, le=1)] = 0.3
+    answerability: Annotated[
+        Answerability,
+        Field(description="How readily the documents are taken to hold no answer: it is said so then."),
+    ] = "normal"
     language: Language | None = None
     unread_limit_s: Annotated[
         float | None,
@@ -152,6 +156,7 @@ class Assistant(PublicAssistant):
     is_enabled: bool
     top_k: int
     similarity_cutoff: float
+    answerability: Answerability
     unread_limit_s: float | None
     collections: list[CollectionOfAssistant]
     created_at: datetime
