@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple
 
+from app import wording
 from app.llm.protocols import Finish, Passage, Prompt, Usage
 
 NOTHING_FOUND = "I found nothing about this in the documents that I can quote from."
@@ -23,22 +24,12 @@ _BEGINS_PASSAGE = 1.2
 _IS_CODE = 0.5
 _LONGEST_QUOTE = 600
 
-_WORD = re.compile(r"[^\W_]+")
 _PIECE = re.compile(r"\s*\S+")
-_SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)\]]))\s+(?=[^\sa-z])|(?<=[。！？])")
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|z\. ?B|d\. ?h|vs|cf|ca|approx|Dr|Prof|Mr|Mrs|Nr|No|bzw|usw)|\b[A-Z])\.$"
-)
 _FENCE = re.compile(r"```|~~~")
 _NO_SENTENCE = re.compile(r"#+\s|\|?[\s:|-]+$")
+# What a text calls its own references would be taken for marks of ours.
+_REFERENCE = re.compile(r" ?\[\d{1,3}\]")
 _LIST_MARK = re.compile(r"^(?:[-*+•]|\d+[.)])\s+|^>\s+")
-_STOP_WORDS = frozenset(
-    "a about an and any are as at be been but by can could did do does for from get had has have how i if in into is it its may me my of on or"
-    " our shall should so than that the their them then there these they this those to was we were what when where which while who whom whose"
-    " why will with would you your"
-    " aber als am auch auf aus bei bin das dass dem den der des die du ein eine einem einen einer er es gibt hat ich ihr im ist kann man mein mit"
-    " nach nicht oder sich sie sind so und uns vom von vor wann warum was welche welcher welches wem wen wenn wer werden wie wieso wird wir wo zu zum zur".split()
-)
 # Said of everything, so that they tell little of what is asked about; by their stems.
 _VAGUE_STEMS = frozenset(
     "chang describ explain find giv happen know lik list look mak mean nam need show tell thing us want work".split()
@@ -77,11 +68,11 @@ class ExtractiveModel:
 
 def _best_sentences(question: str, passages: Sequence[Passage]) -> list[_Sentence]:
     sentences = [
-        _Sentence(text, passage, _content_words(text), is_code, is_first=number == 0)
+        _Sentence(text, passage, wording.content_words(text), is_code, is_first=number == 0)
         for passage in passages
         for number, (text, is_code) in enumerate(_sentences(passage.text))
     ]
-    asked = _content_words(question)
+    asked = wording.content_words(question)
     known = Counter(word for sentence in sentences for word in sentence.words & asked)
     weights = {
         word: math.log(1 + len(sentences) / (known[word] + 0.5)) * (0.4 if word in _VAGUE_STEMS else 1)
@@ -96,7 +87,7 @@ def _best_sentences(question: str, passages: Sequence[Passage]) -> list[_Sentenc
         # Long sentences hold more words by chance: BM25's length normalisation, with b = 0.4 about 20 words.
         return (
             coverage(sentence)
-            * (_BEGINS_WITH_IT if _first_content_word(sentence.text) in asked else 1)
+            * (_BEGINS_WITH_IT if wording.first_content_word(sentence.text) in asked else 1)
             * (_BEGINS_PASSAGE if sentence.is_first else 1)
             * (_IS_CODE if sentence.is_code else 1)
             * (0.75 + 0.25 * sentence.passage.score)
@@ -130,18 +121,9 @@ def _sentences(text: str) -> list[tuple[str, bool]]:
             found.append((bare, True))
         elif not _NO_SENTENCE.match(bare):
             bare = _LIST_MARK.sub("", bare).strip("| ").replace("**", "")
-            found += [(sentence, False) for sentence in _split(bare)]
-    return [(_shortened(" ".join(text.split())), is_code) for text, is_code in found if len(text) > 1]
-
-
-def _split(line: str) -> list[str]:
-    whole: list[str] = []
-    for part in _SENTENCE_END.split(line):
-        if whole and len(whole[-1]) < _LONGEST_QUOTE and _ABBREVIATION.search(whole[-1][-8:]):
-            whole[-1] += f" {part}"
-        else:
-            whole.append(part)
-    return whole
+            found += [(sentence, False) for sentence in wording.split_at_ends(bare)]
+    bare = ((_REFERENCE.sub("", text) if not is_code else text, is_code) for text, is_code in found)
+    return [(_shortened(" ".join(text.split())), is_code) for text, is_code in bare if len(text) > 1]
 
 
 def _shortened(text: str) -> str:
@@ -149,32 +131,3 @@ def _shortened(text: str) -> str:
         return text
     cut = text[:_LONGEST_QUOTE]
     return f"{cut.rsplit(' ', 1)[0] if ' ' in cut else cut} …"
-
-
-def _first_content_word(text: str) -> str | None:
-    for word in _WORD.findall(text[:80].casefold())[:3]:
-        if found := _content_words(word):
-            return next(iter(found))
-    return None
-
-
-def _content_words(text: str) -> frozenset[str]:
-    words: set[str] = set()
-    for word in _WORD.findall(text.casefold()):
-        if word.isascii():
-            if word not in _STOP_WORDS:
-                words.add(_stem(word))
-        elif ord(word[0]) >= 0x2E80 and len(word) > 1:
-            # Scripts without spaces: pairs of characters stand for words.
-            words.update(word[i : i + 2] for i in range(len(word) - 1))
-        else:
-            words.add(word)
-    return frozenset(words)
-
-
-def _stem(word: str) -> str:
-    """Enough to let "streams", "streamed" and "streaming" meet."""
-    for ending in ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)].rstrip("e")
-    return word.rstrip("e") if len(word) > 3 else word
