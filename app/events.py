@@ -107,6 +107,29 @@ class Sources(Event, frozen=True):
     data: list[Source]
 
 
+class Citation(Event, frozen=True):
+    """A claim of the answer and what bears it out: `start` to `end` is the claim with its mark, in the answer's characters.
+
+    `quote` is the source's text from `quote_start` to `quote_end`, and its document's from `document_start` to `document_end`.
+    `verified`: it has the content words and the numbers of the claim.
+    """
+
+    type_name = "citation"
+
+    index: int
+    source_id: str
+    start: int
+    end: int
+    quote: str
+    quote_start: int
+    quote_end: int
+    verified: bool
+    document_id: str
+    document_start: int
+    document_end: int
+    page_label: str | None = None
+
+
 class TokenUsage(msgspec.Struct, frozen=True, omit_defaults=True):
     """`estimated` where the model did not say what it counted."""
 

@@ -42,7 +42,20 @@ OWN_STEP = {
     "label": "Tables",
 }
 OWN_STEP_FAILED = {**OWN_STEP, "status": "failed", "duration": 1}
-CITATION = {"type": "citation", "index": 1, "source_id": "1", "start": 20, "end": 22}
+CITATION = {
+    "type": "citation",
+    "index": 1,
+    "source_id": "1",
+    "start": 4,
+    "end": 22,
+    "quote": "Schwarze Meer.",
+    "quote_start": 21,
+    "quote_end": 35,
+    "verified": True,
+    "document_id": "d",
+    "document_start": 21,
+    "document_end": 35,
+}
 
 
 def renumbered(events: Events) -> Events:
@@ -277,11 +290,23 @@ BROKEN: dict[str, tuple[Spoil, list[str]]] = {
     ),
     "a citation beyond the text": (
         put(SUMMARY, {**CITATION, "end": 23}),
-        ["line 13: the citation is from 20 to 23, expected a span within 0 to 22"],
+        ["line 13: the citation is from 4 to 23, expected a span within 0 to 22"],
     ),
     "a citation of nothing": (
-        put(SUMMARY, {**CITATION, "end": 20}),
-        ["line 13: the citation is from 20 to 20, expected a span within 0 to 22"],
+        put(SUMMARY, {**CITATION, "end": 4}),
+        ["line 13: the citation is from 4 to 4, expected a span within 0 to 22"],
+    ),
+    "a citation without its mark": (
+        put(SUMMARY, {**CITATION, "end": 12}),
+        ["line 13: the citation's span has no [1], expected the claim with its mark"],
+    ),
+    "a citation of what was not given": (
+        put(SUMMARY, {**CITATION, "source_id": "2"}),
+        ["line 13: the citation is of source 2, expected one that sources told"],
+    ),
+    "a quote that the source does not say": (
+        put(SUMMARY, {**CITATION, "quote": "Rotes Meer."}),
+        ["line 13: quote of the citation is another text, expected the characters 21 to 35 of source 1"],
     ),
 }
 

@@ -111,4 +111,4 @@ async def test_every_event_that_the_server_sends_fits(
             assert _misfits(event) == [], line
             seen.add(event["type"])
 
-    assert seen == {"start", "step", "sources", "token", "done", "error"}
+    assert seen == {"start", "step", "sources", "token", "citation", "done", "error"}

@@ -1,14 +1,14 @@
 """The rules of a stream's events: what each must hold, and what must have come before it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
 from app.conformance.form import Entry, Problem
 from app.errors import Interrupted
-from app.events import PROTOCOL_VERSION, Cut, Done, Error, Event, Sources, Start, Step
+from app.events import PROTOCOL_VERSION, Citation, Cut, Done, Error, Event, Sources, Start, Step
 
 # Types of steps that a client has words of its own for.
 WELL_KNOWN_STEPS = frozenset(
@@ -32,18 +32,10 @@ class _Token(msgspec.Struct, frozen=True):
     content: str
 
 
-class _Citation(msgspec.Struct, frozen=True):
-    """A span of the answer's text, in characters."""
-
-    start: int
-    end: int
-
-
 _KINDS: dict[str, type[msgspec.Struct]] = {
     **{kind.type_name: kind for kind in Event.__subclasses__()},
     "step": _AnyStep,
     "token": _Token,
-    "citation": _Citation,
     _CUT: Cut,
 }
 
@@ -62,7 +54,8 @@ class Rules:
         self._steps: dict[str, _AnyStep] = {}
         self._open: set[str] = set()
         self._said: list[str] = []
-        self._citations: list[tuple[int, _Citation]] = []
+        self._texts: dict[str, str] = {}
+        self._citations: list[tuple[int, Citation]] = []
         self._rules: dict[str, Callable[[Any], None]] = {
             "start": self._start,
             "status": self._status,
@@ -150,6 +143,7 @@ class Rules:
     def _sources(self, sources: Sources) -> None:
         if self._said:
             self._tell("sources follow a token", "them before the first one")
+        self._texts = {source.id: source.text for source in sources.data}
         for source in sources.data:
             if source.content != source.text:
                 self._tell(f"content of source {source.id} is another than its text", "the same")
@@ -159,18 +153,17 @@ class Rules:
             self._tell("content of the token is empty", "text")
         self._said.append(token.content)
 
-    def _citation(self, citation: _Citation) -> None:
+    def _citation(self, citation: Citation) -> None:
         self._citations.append((self._line, citation))
 
     def _check_citations(self) -> None:
         """At the end, when the whole text is known."""
         if self._after:
             return
-        length = sum(map(len, self._said))
+        said = "".join(self._said)
         for line, citation in self._citations:
-            if not 0 <= citation.start < citation.end <= length:
-                span = f"from {citation.start} to {citation.end}"
-                self.problems.append(Problem(line, f"the citation is {span}", f"a span within 0 to {length}"))
+            for what, expected in _faults_of(citation, said, self._texts):
+                self.problems.append(Problem(line, what, expected))
 
     def _step(self, step: _AnyStep) -> None:
         known = step.step_type in WELL_KNOWN_STEPS
@@ -227,6 +220,22 @@ class Rules:
         self._error(cut)
         if cut.resume_after != self._last_seq:
             self._tell(f"resume_after is {cut.resume_after}", f"{self._last_seq}, the last seq")
+
+
+def _faults_of(citation: Citation, said: str, sources: dict[str, str]) -> Iterator[tuple[str, str]]:
+    start, end, mark = citation.start, citation.end, f"[{citation.index}]"
+    if not 0 <= start < end <= len(said):
+        yield f"the citation is from {start} to {end}", f"a span within 0 to {len(said)}"
+    elif mark not in said[start:end]:
+        yield f"the citation's span has no {mark}", "the claim with its mark"
+    if citation.source_id not in sources:
+        yield f"the citation is of source {citation.source_id}", "one that sources told"
+    elif sources[citation.source_id][citation.quote_start : citation.quote_end] != citation.quote:
+        place = f"{citation.quote_start} to {citation.quote_end}"
+        yield (
+            "quote of the citation is another text",
+            f"the characters {place} of source {citation.source_id}",
+        )
 
 
 def _misfit(kind: str, message: str) -> tuple[str, str]:

@@ -154,6 +154,7 @@ class AnswerEnd:
     finish_reason: str | None = None
     error_code: str | None = None
     sources: Sequence[dict[str, Any]] = ()
+    citations: Sequence[dict[str, Any]] = ()
     steps: Sequence[dict[str, Any]] = ()
     usage: dict[str, Any] | None = None
     was_abandoned: bool = False
@@ -169,12 +170,12 @@ _END = _statement(
         DELETE FROM run_lines USING ended WHERE run_lines.run_id = ended.id
     )
     UPDATE messages SET status = :status, text = :answer, finish_reason = :finish_reason, error_code = :error_code,
-        sources = :sources, steps = :steps, usage = :usage
+        sources = :sources, citations = :citations, steps = :steps, usage = :usage
     FROM ended WHERE messages.id = ended.message_id RETURNING messages.id
     """,
     run_id=_UUID,
     **dict.fromkeys(("status", "answer", "finish_reason", "error_code"), Text()),
-    **dict.fromkeys(("sources", "steps", "usage"), JSONB(none_as_null=True)),
+    **dict.fromkeys(("sources", "citations", "steps", "usage"), JSONB(none_as_null=True)),
     last_seq=Integer(),
     log=LargeBinary(),
     was_abandoned=Boolean(),
@@ -190,6 +191,7 @@ async def end(session: AsyncSession, run_id: UUID, end: AnswerEnd) -> bool:
         "finish_reason": end.finish_reason,
         "error_code": end.error_code,
         "sources": list(end.sources),
+        "citations": list(end.citations),
         "steps": list(end.steps),
         "usage": end.usage,
         "last_seq": end.last_seq,

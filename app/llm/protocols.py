@@ -22,11 +22,14 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What a source says, as the model is given it; `number` is the n of its `[n]` mark, from 1."""
+    """What a source says, as the model is given it; `number` is the n of its `[n]` mark, from 1. The rest tells where it stands."""
 
     number: int
     text: str
     score: float
+    name: str = ""
+    page_label: str | None = None
+    heading: str = ""
 
 
 @dataclass(frozen=True, slots=True)

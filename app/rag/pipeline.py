@@ -21,6 +21,7 @@ from app.events import (
 from app.llm.protocols import ChatMessage, ChatModel, Finish, Passage, Prompt
 from app.rag import answerability, memory, prompt, small_talk
 from app.rag.answerability import Calibration
+from app.rag.citations import CitedAnswer
 from app.rag.retrieval import Hit, Prepared, Query
 from app.rag.rewrite import Rewriting, Standalone, rewrite
 from app.rag.steps import OpenStep
@@ -136,7 +137,7 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
         yield loading.completed(message_count=len(history))
     history = memory.within_budget(history, parts.history_tokens)
 
-    hits: list[Hit] = []
+    sources: list[Source] = []
     question = turn.question
     talk = small_talk.recognise(question, history)
     grounded = bool(turn.assistant.collection_ids) and turn.assistant.top_k > 0
@@ -151,18 +152,13 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
             async for event in events:
                 yield event
         question, sought = (standing[0].question, standing[0].sought) if standing else (question, question)
-        async with aclosing(_retrieve(turn, parts, sought, hits)) as events:
+        async with aclosing(_retrieve(turn, parts, sought, sources)) as events:
             async for event in events:
                 yield event
-    passages = prompt.within_budget(
-        [Passage(number, hit.text, hit.similarity) for number, hit in enumerate(hits, 1)],
-        parts.context_tokens,
-    )
-
     reply = talk.reply if talk is not None else None
     async with aclosing(
         _synthesise(
-            turn, parts.model, history, passages, spent, grounded=grounded, question=question, reply=reply
+            turn, parts.model, history, sources, spent, grounded=grounded, question=question, reply=reply
         )
     ) as events:
         async for event in events:
@@ -191,7 +187,7 @@ async def _make_standalone(
     yield rewriting.completed(**payload)
 
 
-async def _retrieve(turn: Turn, parts: Parts, sought: str, hits: list[Hit]) -> AsyncGenerator[Event]:
+async def _retrieve(turn: Turn, parts: Parts, sought: str, sources: list[Source]) -> AsyncGenerator[Event]:
     assistant = turn.assistant
     query = Query(
         question=sought,
@@ -212,27 +208,29 @@ async def _retrieve(turn: Turn, parts: Parts, sought: str, hits: list[Hit]) -> A
         raise
     yield vectorization.completed(model_name=parts.embedder_name)
     try:
-        hits += await parts.knowledge.retrieve(prepared, query)
+        found = await parts.knowledge.retrieve(prepared, query)
     except FreshetError:
         yield retrieval.failed()
         raise
     judgement = answerability.judge(
-        parts.calibration, assistant.answerability, sought, hits, prepared.by_words
+        parts.calibration, assistant.answerability, sought, found, prepared.by_words
     )
     judged: dict[str, Any] = {}
     if judgement is not None:
         judged = {"answerable": judgement.answerable, "confidence": judgement.confidence}
         if not judgement.answerable:
-            hits.clear()
-    yield retrieval.completed(source_count=len(hits), **judged)
-    yield Sources(data=[_source(number, hit) for number, hit in enumerate(hits, 1)])
+            found.clear()
+    hits = prompt.within_budget(found, parts.context_tokens)
+    sources += (_source(number, hit) for number, hit in enumerate(hits, 1))
+    yield retrieval.completed(source_count=len(sources), **judged)
+    yield Sources(data=sources)
 
 
 async def _synthesise(
     turn: Turn,
     model: ChatModel,
     history: Sequence[ChatMessage],
-    passages: Sequence[Passage],
+    sources: Sequence[Source],
     spent: Spent,
     *,
     grounded: bool,
@@ -241,6 +239,7 @@ async def _synthesise(
 ) -> AsyncGenerator[Event | Answered]:
     """`question` is the turn's as it stands alone, and `reply` what an answerer that only quotes says without passages."""
     assistant = turn.assistant
+    passages = [_passage(source) for source in sources]
     asked = Prompt(
         messages=prompt.build(
             instructions=assistant.instructions,
@@ -262,6 +261,8 @@ async def _synthesise(
     yield synthesis.opening
     spent.asked = asked
     finish: Finish | None = None
+    # Without documents, brackets are what the model means by them.
+    cited = CitedAnswer(sources) if assistant.collection_ids else None
     try:
         async with aclosing(model.stream(asked)) as pieces:
             async for piece in pieces:
@@ -270,7 +271,10 @@ async def _synthesise(
                 else:
                     spent.said_characters += sum(map(len, piece))
                     spent.said_pieces += len(piece)
-                    yield Tokens(contents=piece)
+                    for event in cited.read(piece) if cited is not None else (Tokens(contents=piece),):
+                        yield event
+        for event in cited.end() if cited is not None else ():
+            yield event
     except FreshetError:
         yield synthesis.failed()
         raise
@@ -291,6 +295,18 @@ def _usage(finish: Finish, spent: Spent) -> TokenUsage:
     usage = spent.of_answer()
     assert usage is not None, "a model that has ended has been asked"
     return usage
+
+
+def _passage(source: Source) -> Passage:
+    told = source.metadata
+    return Passage(
+        int(source.id),
+        source.text,
+        source.score,
+        source.name,
+        told.get("page_label"),
+        told.get("heading", ""),
+    )
 
 
 def _source(number: int, hit: Hit) -> Source:

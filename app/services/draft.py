@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.db.runs import AnswerEnd
-from app.events import Event, Sources, Step, Tokens
+from app.events import Citation, Event, Sources, Step, Tokens
 from app.runs.log import pack
 
 
@@ -18,6 +18,7 @@ class Draft:
 
     texts: list[str] = field(default_factory=list[str])
     sources: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    citations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     steps: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     _open: dict[str, tuple[Step, float]] = field(default_factory=dict[str, tuple[Step, float]])
 
@@ -32,9 +33,10 @@ class Draft:
                     draft.texts.append(said["content"])
                 case "sources":
                     draft.sources = said["data"]
+                case "citation":
+                    draft.citations.append(_without_head(said))
                 case "step":
-                    step = {name: value for name, value in said.items() if name not in ("type", "seq")}
-                    draft.steps[said["step_id"]] = step
+                    draft.steps[said["step_id"]] = _without_head(said)
                 case _:
                     pass
         return draft
@@ -50,6 +52,8 @@ class Draft:
                 self._open.pop(event.step_id, None)
         elif isinstance(event, Sources):
             self.sources = msgspec.to_builtins(event.data)
+        elif isinstance(event, Citation):
+            self.citations.append(msgspec.to_builtins(event))
 
     def closings(self, status: Literal["completed", "failed"]) -> list[Step]:
         """What closes the steps that are open, the innermost first."""
@@ -67,6 +71,11 @@ class Draft:
             log=await pack(log),
             last_seq=len(log),
             sources=self.sources,
+            citations=self.citations,
             steps=list(self.steps.values()),
             **rest,
         )
+
+
+def _without_head(said: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if name not in ("type", "seq")}

@@ -142,7 +142,9 @@ async def test_sources_come_before_the_first_token_and_reach_the_model_fenced_an
     assert best["metadata"]["heading"] == "Waters"
     system, question = model.prompts[-1].messages
     assert system.content.startswith("Be brief.")
-    assert f'<source number="1">\n{best["text"]}\n</source>' in question.content
+    assert (
+        f'<source number="1" name="Waters" heading="Waters">\n{best["text"]}\n</source>' in question.content
+    )
     assert question.content.endswith("Where does the Danube flow?")
 
 

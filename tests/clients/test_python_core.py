@@ -266,11 +266,11 @@ def test_events_that_are_not_known_are_handed_on_and_fields_that_are_not_known_l
     following = opened(asking())
 
     first, unknown = following.received(
-        in_lines({**START, "new": 1}, {"type": "citation", "seq": 2, "index": 1})
+        in_lines({**START, "new": 1}, {"type": "of_a_newer_version", "seq": 2, "index": 1})
     )
 
     assert first.type == "start"
-    assert unknown == Unknown(2, "citation", {"index": 1})
+    assert unknown == Unknown(2, "of_a_newer_version", {"index": 1})
 
 
 def test_it_gives_up_when_there_was_no_sign_of_life_for_too_long() -> None:

@@ -1,5 +1,27 @@
 // Made by scripts/events.mjs of docs/events.schema.json.
 
+/** A claim of the answer and what bears it out: `start` to `end` is the claim with its mark, in the answer's characters.
+
+    `quote` is the source's text from `quote_start` to `quote_end`, and its document's from `document_start` to `document_end`.
+    `verified`: it has the content words and the numbers of the claim. */
+export interface CitationEvent {
+  type: "citation";
+  /** 1, 2, 3 without a hole. */
+  seq: number;
+  index: number;
+  source_id: string;
+  start: number;
+  end: number;
+  quote: string;
+  quote_start: number;
+  quote_end: number;
+  verified: boolean;
+  document_id: string;
+  document_start: number;
+  document_end: number;
+  page_label?: string | null;
+}
+
 /** The last line of a stream that ends while its answer goes on: an `error` that is no event of the run, and so has no `seq`. */
 export interface CutEvent {
   type: "error";
@@ -121,5 +143,6 @@ export type AnswerEvent =
   | StepEvent
   | StatusEvent
   | SourcesEvent
+  | CitationEvent
   | DoneEvent
   | ErrorEvent;

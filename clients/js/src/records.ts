@@ -1,4 +1,4 @@
-import type { ModelOfAnswer, Source, TokenUsage } from "./events.ts";
+import type { CitationEvent, ModelOfAnswer, Source, TokenUsage } from "./events.ts";
 
 /** What is common to a question and to asking again. */
 export interface AnswerOptions {
@@ -44,6 +44,9 @@ export interface Question extends AnswerOptions {
   history?: { role: "user" | "assistant"; content: string }[] | undefined;
 }
 
+/** A claim of the answer with its mark, and what bears it out, as its event told them. */
+export type Citation = Omit<CitationEvent, "type" | "seq">;
+
 export interface Answer {
   text: string;
   /** `failed` for what had been said of an answer that failed. */
@@ -54,6 +57,7 @@ export interface Answer {
   user_message_id: string;
   model: ModelOfAnswer | null;
   sources: Source[];
+  citations: Citation[];
   finish_reason: string | null;
   usage: TokenUsage | null;
 }
@@ -65,7 +69,7 @@ export interface Message {
   status: string;
   created_at: string;
   sources: Source[];
-  citations: Record<string, unknown>[];
+  citations: Citation[];
   steps: Record<string, unknown>[];
   usage: TokenUsage | null;
   error_code: string | null;

@@ -3,9 +3,10 @@
 from .async_client import AsyncAnswerStream, AsyncFreshet
 from .client import AnswerStream, Freshet
 from .errors import AnswerFailed, Disconnected, FreshetError, RequestRefused
-from .events import Done, Error, Event, Sources, Start, Status, Step, Token, Unknown
+from .events import Citation, Done, Error, Event, Sources, Start, Status, Step, Token, Unknown
 from .records import (
     Answer,
+    Cited,
     History,
     Message,
     ModelOfAnswer,
@@ -23,6 +24,8 @@ __all__ = [
     "AnswerStream",
     "AsyncAnswerStream",
     "AsyncFreshet",
+    "Citation",
+    "Cited",
     "Disconnected",
     "Done",
     "Error",

@@ -1,8 +1,8 @@
 """Events to a whole answer."""
 
 from .errors import AnswerFailed
-from .events import Done, Error, Event, Sources, Start, Token
-from .records import Answer, Source
+from .events import Citation, Done, Error, Event, Sources, Start, Token
+from .records import Answer, Cited, Source
 
 
 class Collecting:
@@ -10,6 +10,7 @@ class Collecting:
         self._start: Start | None = None
         self._texts: list[str] = []
         self._sources: list[Source] = []
+        self._citations: list[Cited] = []
         self._last: Done | Error | None = None
 
     def add(self, event: Event) -> None:
@@ -19,6 +20,8 @@ class Collecting:
             self._texts.append(event.content)
         elif isinstance(event, Sources):
             self._sources = event.data
+        elif isinstance(event, Citation):
+            self._citations.append(event)
         elif isinstance(event, Done | Error):
             self._last = event
 
@@ -36,6 +39,7 @@ class Collecting:
             user_message_id=start.user_message_id,
             model=start.model,
             sources=self._sources,
+            citations=self._citations,
             finish_reason=None if isinstance(last, Error) else last.finish_reason,
             usage=None if isinstance(last, Error) else last.usage,
         )

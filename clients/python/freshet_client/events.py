@@ -1,10 +1,10 @@
 """The events of an answer, as docs/protocol.md has them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from .records import ModelOfAnswer, Source, TokenUsage, read
+from .records import Cited, ModelOfAnswer, Source, TokenUsage, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,15 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Citation(Cited):
+    """A claim that has just been made, and what bears it out; behind the token with its mark."""
+
+    type: ClassVar[str] = "citation"
+
+    seq: int = field(kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The last of an answer that is complete, or was stopped; it is in the history by now."""
 
@@ -105,9 +114,9 @@ class Unknown:
     fields: dict[str, Any]
 
 
-Event = Start | Step | Status | Sources | Token | Done | Error | Unknown
+Event = Start | Step | Status | Sources | Token | Citation | Done | Error | Unknown
 
-_KINDS = {kind.type: kind for kind in (Start, Step, Status, Sources, Token, Done, Error)}
+_KINDS = {kind.type: kind for kind in (Start, Step, Status, Sources, Token, Citation, Done, Error)}
 
 
 @dataclass(frozen=True, slots=True)

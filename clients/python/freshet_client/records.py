@@ -42,6 +42,28 @@ class TokenUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class Cited:
+    """A claim of the answer with its `[index]` mark, at `start` to `end` of the text, and the words of the source that bear it out.
+
+    The quote stands at `quote_start` to `quote_end` of the source's text, and at `document_start` to `document_end` of its
+    document's. `verified`: it has the content words and the numbers of the claim.
+    """
+
+    index: int
+    source_id: str
+    start: int
+    end: int
+    quote: str
+    quote_start: int
+    quote_end: int
+    verified: bool
+    document_id: str
+    document_start: int
+    document_end: int
+    page_label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A whole answer. `status` is `completed`, `stopped`, or `failed` for what had been said of one that failed."""
 
@@ -55,6 +77,7 @@ class Answer:
     model: ModelOfAnswer | None = None
     finish_reason: str | None = None
     usage: TokenUsage | None = None
+    citations: list[Cited] = field(default_factory=list[Cited])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +90,7 @@ class Message:
     status: str
     created_at: str
     sources: list[Source] = field(default_factory=list[Source])
-    citations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    citations: list[Cited] = field(default_factory=list[Cited])
     steps: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     usage: TokenUsage | None = None
     error_code: str | None = None
