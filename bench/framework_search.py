@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-_DEPTH = 500
+_DEPTH = 200
 
 Search = Callable[[str], list[str]]
 """The documents of the passages that were found for a question, best first, with repetitions."""

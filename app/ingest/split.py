@@ -17,6 +17,7 @@ from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from app.ingest.convert import ConvertedDocument
 from app.ingest.formats import PDF, PLAIN
 from app.ingest.headings import Heading, front_matter, headings
+from app.ingest.tables import columns_at, tables
 
 # A full chunk leaves room for the heading of its section, and for a code block or table a little longer than the target.
 _TARGET_SHARE = 0.8
@@ -43,7 +44,8 @@ _WINDOW_ENDS = ("\n\n", "\n", ". ", " ")
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """`text` is the document's `text[start:end]`. `page_label` is that of the page where it starts. `headings` is the
-    path to it, outermost first; where several short sections are one chunk, what their paths have in common."""
+    path to it, outermost first; where several short sections are one chunk, what their paths have in common. Where it
+    starts among the rows of a table, the names of the columns are the last of the path."""
 
     start: int
     end: int
@@ -85,13 +87,14 @@ def split(document: ConvertedDocument, *, count_tokens: Callable[[str], int], ma
         raise ValueError(f"max_tokens is {max_tokens}, and must be at least {_MIN_TOKENS}")
     splitter = _Splitter(document, count_tokens, max_tokens)
     starts = [page.start for page in document.pages]
+    of_text = tables(document.text) if splitter.markdown else []
     return [
         Chunk(
             start=piece.start,
             end=piece.end,
             text=document.text[piece.start : piece.end],
             page_label=_page_label(document, starts, piece.start),
-            headings=piece.headings,
+            headings=(*piece.headings, *filter(None, [columns_at(of_text, piece.start)])),
         )
         for piece in splitter.pieces()
     ]
@@ -111,7 +114,7 @@ class _Splitter:
         self._count = count_tokens
         self._max = max_tokens
         self._target = int(max_tokens * _TARGET_SHARE)
-        self._markdown = document.media_type not in (PDF.media_type, PLAIN.media_type)
+        self.markdown = document.media_type not in (PDF.media_type, PLAIN.media_type)
         # The same text as far as positions go, for choosing where to split.
         self._unwrapped = _WRAP.sub(" ", document.text)
         sample = document.text[:_SAMPLE]
@@ -132,7 +135,7 @@ class _Splitter:
             yield from self._checked(joined)
 
     def _sections(self) -> Iterator[_Section]:
-        if self._markdown:
+        if self.markdown:
             starts = [page.start for page in self._document.pages]
             for section in _under_headings(self._text, starts):
                 yield from _on_pages(section, starts)
@@ -199,7 +202,7 @@ class _Splitter:
 
     def _split(self, start: int, end: int, section: _Section, most: int, capacity: int) -> Iterator[_Piece]:
         wanted = max(1, int(capacity * _TARGET_SHARE))
-        kind = MarkdownSplitter if self._markdown else TextSplitter
+        kind = MarkdownSplitter if self.markdown else TextSplitter
         for offset, text in kind((wanted, capacity)).chunk_indices(self._unwrapped[start:end]):
             first, last = self._trim(start + offset, start + offset + len(text))
             if first == last:
@@ -238,7 +241,7 @@ class _Splitter:
         tokens = piece.tokens + following.tokens
         if tokens > self._max or following.start - piece.end > _LONGEST_GAP:
             return False
-        if piece.section.page != following.section.page and self._markdown:
+        if piece.section.page != following.section.page and self.markdown:
             # Slides, sheets, and documents inside of one have less to do with each other than the pages of one text.
             return False
         if following.only_heading:

@@ -173,6 +173,19 @@ def test_a_code_block_and_a_table_that_fit_are_whole():
     assert any(table in chunk.text for chunk in chunks)
 
 
+def test_each_part_of_a_long_table_has_the_names_of_its_columns():
+    rows = "\n".join(f"| thing {number} | {number}.50 | Berlin |" for number in range(60))
+    text = f"# Prices\n\nThese are they.\n\n| item | price | place |\n| :-- | --: | --- |\n{rows}\n\n{SENTENCE * 8}"
+
+    chunks = chunks_of(text)
+
+    parts = [chunk for chunk in chunks if chunk.text.startswith("| thing")]
+    assert len(parts) > 4
+    for chunk in chunks:
+        assert chunk.text == text[chunk.start : chunk.end]
+        assert chunk.headings == (("Prices", "item | price | place") if chunk in parts else ("Prices",))
+
+
 def test_long_text_is_split_between_sentences_though_its_lines_are_wrapped():
     sentence = "Every sentence here is about as long as a line and a half of the page\nthat it stands on, as in most printed books. "
     for kind in (PLAIN, MARKDOWN, PDF):
