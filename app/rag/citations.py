@@ -20,7 +20,7 @@ _MARK = re.compile(
 _BEGINS_A_MARK = re.compile(
     r"(?: +|`+| *\[\^?[a-z]{0,7} ?:? ?#?[\d ,;–-]{0,40}| *【\d{0,3}(?:[†:][^】\n]{0,80})?)$", re.IGNORECASE
 )
-_NOTEWORTHY = re.compile(r"[\[【`\0]| $")
+_OPENS = re.compile(r"[\[【`\0]")
 _TICKS = re.compile(r"`+|\n")
 _SENTENCE_ENDS = re.compile(r"[.!?](?=\s)|[。！？\n]")
 _LONGEST_MARK = 130
@@ -51,7 +51,7 @@ class CitedAnswer:
         """`sources` are those that the model was given; the ids are the numbers of their marks."""
         self._sources = {int(source.id): source for source in sources}
         self._quotable: dict[int, Quotable] = {}
-        self._text = ""
+        self._latest: list[str] = []
         self._held = ""
         self._ticks = self._count = 0
         self._waiting: list[_Mark] = []
@@ -60,22 +60,39 @@ class CitedAnswer:
 
     def read(self, pieces: list[str]) -> Iterator[Tokens | Citation]:
         """The pieces that came together; what may yet become a mark is held back."""
-        said = "".join(pieces)
-        if not self._held and not self._ticks and not self._waiting and not _NOTEWORTHY.search(said):
-            self._text += said
+        said = pieces[0] if len(pieces) == 1 else "".join(pieces)
+        if self._ticks or self._waiting or _OPENS.search(said) or self._held.strip(" "):
+            yield from self._read_closely(said)
+        elif not self._held and not said.endswith(" "):
+            self._latest.append(said)
             yield Tokens(contents=pieces)
-            return
-        text = (self._held + said).replace("\0", "")
-        held = _BEGINS_A_MARK.search(text, max(0, len(text) - _LONGEST_MARK))
-        cut = held.start() if held is not None else len(text)
-        self._held = text[cut:]
-        yield from self._resolve(text[:cut])
+        else:
+            text = self._held + said
+            plain = text.rstrip(" ")
+            if not plain and len(text) > _LONGEST_MARK:
+                plain = text
+            self._held = text[len(plain) :]
+            yield from self._say(plain)
 
     def end(self) -> Iterator[Tokens | Citation]:
         """The model has said all."""
         rest, self._held = self._held, ""
         yield from self._resolve(rest)
         yield from self._cite_waiting(len(self._text))
+
+    def _read_closely(self, said: str) -> Iterator[Tokens | Citation]:
+        text = (self._held + said).replace("\0", "")
+        held = _BEGINS_A_MARK.search(text, max(0, len(text) - _LONGEST_MARK))
+        cut = held.start() if held is not None else len(text)
+        self._held = text[cut:]
+        yield from self._resolve(text[:cut])
+
+    @property
+    def _text(self) -> str:
+        """All that was sent. Joined when it is looked at: each time would cost more than all the rest."""
+        if len(self._latest) > 1:
+            self._latest = ["".join(self._latest)]
+        return self._latest[0] if self._latest else ""
 
     def _resolve(self, text: str) -> Iterator[Tokens | Citation]:
         position = 0
@@ -110,7 +127,7 @@ class CitedAnswer:
     def _say(self, text: str) -> Iterator[Tokens | Citation]:
         if not text:
             return
-        self._text += text
+        self._latest.append(text)
         yield Tokens(contents=[text])
         while self._waiting and (end := _SENTENCE_ENDS.search(self._text, self._waiting[0].end)):
             yield from self._cite_waiting(end.end())
