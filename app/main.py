@@ -1,7 +1,9 @@
 """The only place that puts the parts together."""
 
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.middleware import Middleware
@@ -12,7 +14,18 @@ from app import __version__
 from app.api.errors import add_error_handlers
 from app.api.middleware import BodyLimit, RequestGuard, RequestId
 from app.api.streaming import send_handed_over
-from app.api.v1 import assistants, auth, chat, documents, event_schema, health, history, search, sessions
+from app.api.v1 import (
+    assistants,
+    auth,
+    chat,
+    document_work,
+    documents,
+    event_schema,
+    health,
+    history,
+    search,
+    sessions,
+)
 from app.resources import Resources, open_resources
 from app.settings import Settings
 
@@ -32,14 +45,15 @@ class Application(FastAPI):
 
 def create_app(
     settings: Settings | None = None,
-    open_parts: Callable[[Settings], AbstractAsyncContextManager[Resources]] = open_resources,
+    open_parts: Callable[[Settings], AbstractAsyncContextManager[Resources]] | None = None,
 ) -> FastAPI:
     """The application; its parts live as long as its lifespan. Without settings, they are read from the environment."""
     loaded = settings or Settings.load()
+    open_all = open_parts or partial(open_resources, works=loaded.ingest.ingest_in_server)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Resources]]:
-        async with open_parts(loaded) as resources:
+        async with open_all(loaded) as resources:
             app.state.resources = resources
             yield {"resources": resources}
 
@@ -63,13 +77,13 @@ def create_app(
             Middleware(
                 BodyLimit,
                 max_bytes=server.max_body_bytes,
-                upload_paths=(f"{_API}/documents",),
+                uploads=re.compile(rf"{_API}/documents(/[^/]+/file)?"),
                 max_upload_bytes=loaded.ingest.max_upload_bytes,
             ),
         ],
     )
     add_error_handlers(app)
     app.include_router(health.router)
-    for part in (event_schema, chat, history, sessions, assistants, documents, search, auth):
+    for part in (event_schema, chat, history, sessions, assistants, documents, document_work, search, auth):
         app.include_router(part.router, prefix=_API)
     return app

@@ -30,7 +30,9 @@ from app.services.accounts import AccountService
 from app.services.answering import Answering
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
+from app.services.document_work import DocumentWork
 from app.services.heartbeat import Heartbeat
+from app.services.ingestion import Retries
 from app.services.knowledge import KnowledgeService
 from app.services.runs import RunService
 from app.services.sessions import SessionService
@@ -63,6 +65,7 @@ class Resources:
     accounts: AccountService
     assistants: AssistantService
     knowledge: KnowledgeService
+    document_work: DocumentWork
     chat: ChatService
     runs: RunService
     sessions: SessionService
@@ -71,6 +74,7 @@ class Resources:
         """Take no new turns, and give those that run the grace period to end. Who follows another process's is sent there."""
         self.runner.drain(self.settings.server.shutdown_grace_s)
         self.mirrors.drain()
+        self.document_work.drain()
 
     async def check_ready(self) -> None:
         """Raises `ShuttingDown`, or `DatabaseUnavailable` also when the schema is not the one expected."""
@@ -82,9 +86,14 @@ class Resources:
 
 @asynccontextmanager
 async def open_resources(
-    settings: Settings, *, model: ChatModel | None = None, embedder: Embedder | None = None
+    settings: Settings,
+    *,
+    model: ChatModel | None = None,
+    embedder: Embedder | None = None,
+    works: bool = False,
 ) -> AsyncGenerator[Resources]:
-    """Everything, from the settings; `model` and `embedder` take the place of those that the settings name.
+    """Everything, from the settings; `model` and `embedder` take the place of those that the settings name. If it `works`, this
+    process does the jobs of the queue.
 
     Raises `StartupRefused` with what to do about it, also when the database is not at the newest schema; `DatabaseUnavailable`.
     """
@@ -111,11 +120,17 @@ async def open_resources(
         converter = await stack.enter_async_context(
             Converter(limits, workers=settings.ingest.ingest_concurrency)
         )
+        max_upload_bytes = settings.ingest.max_upload_bytes
         knowledge = KnowledgeService(
-            database, embedder, converter, max_upload_bytes=settings.ingest.max_upload_bytes
+            database,
+            embedder,
+            converter,
+            max_upload_bytes=max_upload_bytes,
+            retries=Retries(settings.ingest.ingest_attempts),
         )
-        work = {ingestions.ENTRYPOINT: Work(knowledge.ingest_job, settings.ingest.ingest_concurrency)}
-        await stack.enter_async_context(Worker(engine, work).running())
+        if works:
+            work = {ingestions.ENTRYPOINT: Work(knowledge.ingest_job, settings.ingest.ingest_concurrency)}
+            await stack.enter_async_context(Worker(engine, work).running())
 
         answers = await stack.enter_async_context(
             _answers(settings, engine, database, knowledge, model, embedder.name)
@@ -133,6 +148,7 @@ async def open_resources(
             accounts=AccountService(database, settings.security, secret_key(settings)),
             assistants=AssistantService(database),
             knowledge=knowledge,
+            document_work=DocumentWork(database, knowledge.ingestion, max_upload_bytes=max_upload_bytes),
             sessions=answers.sessions,
         )
 

@@ -116,6 +116,8 @@ class ChatSettings(_Group):
 class IngestSettings(_Group):
     max_upload_bytes: _PositiveInt = 50 * 2**20
     ingest_concurrency: _PositiveInt = 2
+    ingest_in_server: bool = True
+    ingest_attempts: Annotated[int, Field(ge=1, le=100)] = 6
     convert_timeout_s: _PositiveSeconds = 60.0
     convert_memory_bytes: Annotated[int, Field(ge=256 * 2**20)] = 2**30
 

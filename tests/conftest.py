@@ -162,7 +162,9 @@ def serve(model: ScriptedModel, streams: RecordedStreams) -> Serve:
 
     @asynccontextmanager
     async def parts(settings: Settings) -> AsyncGenerator[Resources]:
-        async with open_resources(settings, model=model, embedder=WordsEmbedder()) as resources:
+        async with open_resources(
+            settings, model=model, embedder=WordsEmbedder(), works=settings.ingest.ingest_in_server
+        ) as resources:
             yield resources
 
     @asynccontextmanager

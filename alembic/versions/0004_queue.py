@@ -124,6 +124,8 @@ CREATE UNIQUE INDEX documents_collection_id_origin_key ON documents (collection_
 CREATE INDEX documents_collection_id_idx ON documents (collection_id);
 DROP INDEX documents_open_idx;
 
+-- Uncompressed, a part can be read without the whole; and most formats are compressed in themselves.
+ALTER TABLE document_files ALTER COLUMN content SET STORAGE EXTERNAL;
 ALTER TABLE document_files ADD COLUMN content_sha256 BYTEA;
 ALTER TABLE document_files ADD COLUMN file_name TEXT;
 ALTER TABLE document_files ADD COLUMN declared_type TEXT;
@@ -174,6 +176,7 @@ DELETE FROM documents d USING documents older
 UPDATE documents SET status = 'failed', error_reason = 'cancelled', error_message = 'It was cancelled.' WHERE status = 'cancelled';
 ALTER TABLE document_files DROP CONSTRAINT document_files_pkey;
 ALTER TABLE document_files ADD CONSTRAINT document_files_pkey PRIMARY KEY (document_id);
+ALTER TABLE document_files ALTER COLUMN content SET STORAGE EXTENDED;
 ALTER TABLE document_files DROP COLUMN content_sha256, DROP COLUMN file_name, DROP COLUMN declared_type, DROP COLUMN title;
 
 DROP INDEX documents_collection_id_origin_key;

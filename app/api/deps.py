@@ -11,6 +11,7 @@ from app.resources import Resources
 from app.services.accounts import AccountService
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
+from app.services.document_work import DocumentWork
 from app.services.knowledge import KnowledgeService
 from app.services.runs import RunService
 from app.services.sessions import SessionService
@@ -40,6 +41,10 @@ async def _knowledge(resources: ResourcesDep) -> KnowledgeService:
     return resources.knowledge
 
 
+async def _document_work(resources: ResourcesDep) -> DocumentWork:
+    return resources.document_work
+
+
 async def _chat(resources: ResourcesDep) -> ChatService:
     return resources.chat
 
@@ -55,6 +60,7 @@ async def _sessions(resources: ResourcesDep) -> SessionService:
 Accounts = Annotated[AccountService, Depends(_accounts)]
 Assistants = Annotated[AssistantService, Depends(_assistants)]
 Knowledge = Annotated[KnowledgeService, Depends(_knowledge)]
+Work = Annotated[DocumentWork, Depends(_document_work)]
 Chat = Annotated[ChatService, Depends(_chat)]
 Runs = Annotated[RunService, Depends(_runs)]
 SessionHistory = Annotated[SessionService, Depends(_sessions)]

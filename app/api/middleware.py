@@ -1,6 +1,7 @@
 """What stands around every request, as pure ASGI: a middleware of the framework's own kind costs a task and a queue per response."""
 
 import logging
+import re
 from collections.abc import MutableMapping
 from typing import Any
 from uuid import uuid4
@@ -71,15 +72,15 @@ class BodyLimit:
 
     The framework's own limit answers in plain text where the length was declared, and every error here is one line of JSON.
 
-    `upload_paths` are those that take files, and have a limit of their own.
+    The paths that `uploads` matches take files, and have a limit of their own.
     """
 
     def __init__(
-        self, app: ASGIApp, *, max_bytes: int, upload_paths: tuple[str, ...], max_upload_bytes: int
+        self, app: ASGIApp, *, max_bytes: int, uploads: re.Pattern[str], max_upload_bytes: int
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._upload_paths = upload_paths
+        self._uploads = uploads
         # A multipart body is a little more than its file.
         self._max_upload_bytes = max_upload_bytes + 2**20
 
@@ -87,7 +88,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._max_upload_bytes if scope["path"] in self._upload_paths else self._max_bytes
+        limit = self._max_upload_bytes if self._uploads.fullmatch(scope["path"]) else self._max_bytes
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if declared.isdigit() and int(declared) > limit:
             await _refuse(scope, receive, send, limit)

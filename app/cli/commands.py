@@ -75,6 +75,21 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 
 @main.command()
 @click.option(
+    "--concurrency", type=click.IntRange(1), help="Documents at once.  [default: INGEST_CONCURRENCY, or 2]"
+)
+def worker(concurrency: int | None) -> None:
+    """Ingest documents, beside the server or without it.
+
+    Any number may run, on any machine that reaches the database. With INGEST_IN_SERVER=false the server leaves all
+    documents to them. Stopped by SIGTERM or Ctrl-C, a worker gives back what it is at.
+    """
+    from app.cli import worker as module
+
+    module.work(concurrency=concurrency)
+
+
+@main.command()
+@click.option(
     "--check", is_flag=True, help="Change nothing; exit code 1 if the schema is not this version's."
 )
 @click.option("--to", "target", type=click.Choice(["head", "base"]), default="head", show_default=True)

@@ -5,15 +5,13 @@ import logging
 import multiprocessing
 import os
 import shlex
-import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -24,6 +22,7 @@ from app.cli import first_start
 from app.cli.database import bring_up_to_date, embedded_server, reachable, ready_schema, with_url
 from app.cli.failures import expected_in
 from app.cli.first_start import Admin
+from app.cli.stopping import on_stop, run_until_stopped
 from app.cli.terminal import Terminal
 from app.db.embedded import EmbeddedPostgres
 from app.errors import FreshetError, StartupRefused
@@ -74,7 +73,7 @@ def _serve_here(settings: Settings, terminal: Terminal, *, welcome: bool) -> Non
     postgres = embedded_server(settings) if settings.database.database_url is None else None
     with _bound(settings.server) as listener:
         try:
-            _run_until_stopped(lambda: _serve(settings, postgres, listener, terminal, welcome=welcome))
+            run_until_stopped(lambda: _serve(settings, postgres, listener, terminal, welcome=welcome))
         finally:
             if postgres is not None:
                 postgres.stop()
@@ -95,7 +94,9 @@ async def _serve(
             with terminal.step("") as step:
                 embedder = await stack.enter_async_context(open_embedder(settings))
                 step.done = f"Embedder {embedder.name} loaded"
-        resources = await stack.enter_async_context(open_resources(database.result(), embedder=embedder))
+        resources = await stack.enter_async_context(
+            open_resources(database.result(), embedder=embedder, works=settings.ingest.ingest_in_server)
+        )
         admin = await first_start.prepare(resources, terminal) if welcome else None
 
         @asynccontextmanager
@@ -107,7 +108,7 @@ async def _serve(
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         serving = _Server(configuration, lambda: _announce(terminal, resources, listener, admin))
         # The server takes the signals over, and sends those that it has seen again when it is done.
-        with _on_stop(lambda: None):
+        with on_stop(lambda: None):
             await serving.serve(sockets=[listener])
 
 
@@ -134,7 +135,7 @@ def _serve_with_workers(settings: Settings, terminal: Terminal) -> None:
     def stop() -> None:
         raise SystemExit(0)
 
-    with _bound(settings.server) as listener, _on_stop(stop), reachable(settings) as reached:
+    with _bound(settings.server) as listener, on_stop(stop), reachable(settings) as reached:
         # Whatever would keep a worker from starting is told once; by a process of its own, which takes the models along.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as another:
             refusal = another.submit(_refusal, settings, reached).result()
@@ -204,33 +205,6 @@ def _port_taken(host: str, port: int, error: OSError) -> StartupRefused:
     return StartupRefused(
         f"Port {port} of {host} cannot be used: {error.strerror}. Set PORT (or HOST), or end what has it."
     )
-
-
-def _run_until_stopped(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Ctrl-C and SIGTERM cancel `main`, and that is no failure."""
-
-    async def stoppable() -> None:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        assert task is not None
-        with _on_stop(lambda: loop.call_soon_threadsafe(task.cancel)):
-            await main()
-
-    loop_factory = uvicorn.Config("").get_loop_factory()
-    with suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(stoppable())
-
-
-@contextmanager
-def _on_stop(stop: Callable[[], Any]) -> Generator[None]:
-    def react(_number: int, _frame: FrameType | None) -> None:
-        stop()
-
-    before = {number: signal.signal(number, react) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _address(listener: socket.socket) -> str:

@@ -94,11 +94,13 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A file as it was given; `media_type` is known once it has been read."""
+    """A file as it was given, without its bytes; `media_type` is known once it has been read."""
 
+    document_id: UUID
+    content_sha256: bytes
     file_name: str
     media_type: str | None
-    content: bytes
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +307,13 @@ async def describe(session: AsyncSession, document_id: UUID, *, url: str | None,
 async def original(session: AsyncSession, document_id: UUID) -> Original | None:
     """The file that the document's text was made of; before there is one, the file that was given."""
     statement = (
-        select(DocumentFile.file_name, Document.media_type, DocumentFile.content)
+        select(
+            DocumentFile.document_id,
+            DocumentFile.content_sha256,
+            DocumentFile.file_name,
+            Document.media_type,
+            func.octet_length(DocumentFile.content).label("size_bytes"),
+        )
         .join(Document, Document.id == DocumentFile.document_id)
         .where(
             Document.id == document_id,
@@ -314,6 +322,15 @@ async def original(session: AsyncSession, document_id: UUID) -> Original | None:
     )
     row = (await session.execute(statement)).mappings().one_or_none()
     return Original(**row) if row is not None else None
+
+
+async def part(session: AsyncSession, original: Original, start: int, length: int) -> bytes | None:
+    """`length` of its bytes from `start`; None if it is no more."""
+    statement = select(func.substring(DocumentFile.content, start + 1, length)).where(
+        DocumentFile.document_id == original.document_id,
+        DocumentFile.content_sha256 == original.content_sha256,
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
 
 
 async def remove(session: AsyncSession, document_id: UUID) -> bool:

@@ -1,38 +1,35 @@
 """What answers are drawn from: collections of documents, and the search in them."""
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import PurePosixPath
 from typing import Literal, TypedDict, Unpack
 from uuid import UUID
 
-import anyio.to_thread
+import anyio
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import collections, documents, ingestions
+from app.db import collections, documents
 from app.db.collections import CollectionReach, CollectionView
-from app.db.documents import DocumentView, Excerpt, Known, NewFile, Status
+from app.db.documents import DocumentView, Excerpt, NewFile, Status
 from app.db.engine import Sessions
 from app.db.identifiers import as_uuid
 from app.db.queue import Job, Later
-from app.errors import Conflict, DatabaseUnavailable, DocumentRefused, InvalidInput, NotFound, TooLarge
+from app.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound
 from app.ingest.convert import Converter
 from app.llm.protocols import Embedder
 from app.rag import retrieval
 from app.rag.retrieval import Hit, Matches, Prepared, Query
+from app.services import files
 from app.services.ingestion import Ingestion, OnProgress, Retries
 
 DEFAULT_COLLECTION = "default"
 LONGEST_NAME = 100
 # No slashes and no control characters, no blanks around it.
 NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f-\x9f]([^/\x00-\x1f\x7f-\x9f]*[^\s/\x00-\x1f\x7f-\x9f])?$"
-_LONGEST_FILE_NAME = 255
 _NAME = re.compile(NAME_PATTERN)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Of what is ingested here and now, the queue takes the job up by itself only if this process has ended by then.
 _JOB_OF_ITS_OWN_WAITS = timedelta(seconds=60)
 # Reasons of failures that trying again does not change: those of `DocumentRefused`.
@@ -60,7 +57,7 @@ class KnowledgeService:
     ) -> None:
         self._sessions = sessions
         self._embedder = embedder
-        self._ingestion = Ingestion(sessions, embedder, converter, retries=retries)
+        self.ingestion = Ingestion(sessions, embedder, converter, retries=retries)
         self.max_upload_bytes = max_upload_bytes
 
     @property
@@ -112,7 +109,7 @@ class KnowledgeService:
         document that failed or was cancelled is tried again. Raises `DocumentRefused`, `TooLarge`, and `NotFound` for an
         unknown id.
         """
-        file = await self._checked(file_name, content, declared_type)
+        file = await files.checked(file_name, content, declared_type, max_bytes=self.max_upload_bytes)
         document_id, job_id = await self._add(collection, file, password)
         return await self.document(document_id), job_id is not None
 
@@ -127,14 +124,14 @@ class KnowledgeService:
         on_progress: OnProgress | None = None,
     ) -> DocumentView:
         """The same as `add`, but done, or failed, when it returns, unless another process is already at it."""
-        file = await self._checked(file_name, content, declared_type)
+        file = await files.checked(file_name, content, declared_type, max_bytes=self.max_upload_bytes)
         document_id, job_id = await self._add(collection, file, password, execute_after=_JOB_OF_ITS_OWN_WAITS)
         while job_id is not None:
-            claim = await self._ingestion.claim(document_id, job_id)
+            claim = await self.ingestion.claim(document_id, job_id)
             if claim is None or isinstance(claim, timedelta):
                 break
             try:
-                await self._ingestion.ingest(claim, on_progress)
+                await self.ingestion.ingest(claim, on_progress)
             except Later as later:
                 await anyio.sleep(later.after.total_seconds())
         return await self.document(document_id)
@@ -156,7 +153,9 @@ class KnowledgeService:
         ingested, what the one before it says can be found. Raises `DocumentRefused`, `TooLarge`, and `NotFound` for an
         unknown id of a collection.
         """
-        file = await self._checked(file_name, content, declared_type, title)
+        file = await files.checked(
+            file_name, content, declared_type, max_bytes=self.max_upload_bytes, title=title
+        )
         async with self._sessions.begin() as session:
             collection_id = await _collection(session, collection)
             known, is_new = await documents.add(session, collection_id, file, origin=origin, url=url)
@@ -166,7 +165,7 @@ class KnowledgeService:
                 known.status != "failed" or known.error_reason in _REFUSALS
             )
             if is_new or not stays:
-                await _give(session, known, file)
+                await files.give(session, known, file)
         done = "added" if is_new else "unchanged" if stays else "changed"
         return await self.document(known.id), done
 
@@ -179,7 +178,7 @@ class KnowledgeService:
 
     async def ingest_job(self, job: Job) -> None:
         """One attempt at what waits in the queue. Raises `Later` if another is to come."""
-        await self._ingestion.do(job)
+        await self.ingestion.do(job)
 
     async def document(self, document_id: UUID) -> DocumentView:
         async with self._sessions.read() as session:
@@ -247,17 +246,6 @@ class KnowledgeService:
             return []
         return await self.retrieve(await self.prepare(query), query)
 
-    async def _checked(
-        self, file_name: str, content: bytes, declared_type: str | None, title: str | None = None
-    ) -> NewFile:
-        name = _plain_file_name(file_name)
-        if not content:
-            raise DocumentRefused("empty", "The file is empty.")
-        if len(content) > self.max_upload_bytes:
-            raise TooLarge(f"The file is larger than {self.max_upload_bytes:,} bytes.")
-        digest = await anyio.to_thread.run_sync(lambda: hashlib.sha256(content).digest())
-        return NewFile(name, declared_type, content, digest, title)
-
     async def _add(
         self,
         collection: str,
@@ -274,8 +262,8 @@ class KnowledgeService:
                 return known.id, None
             if password is not None:
                 # Before it is committed: then any task of this process may take the document.
-                self._ingestion.remember_password(known.id, password)
-            return known.id, await _give(session, known, file, execute_after=execute_after)
+                self.ingestion.remember_password(known.id, password)
+            return known.id, await files.give(session, known, file, execute_after=execute_after)
 
 
 async def _collection(session: AsyncSession, identifier: str) -> UUID:
@@ -287,18 +275,6 @@ async def _collection(session: AsyncSession, identifier: str) -> UUID:
     return collection_id
 
 
-async def _give(
-    session: AsyncSession, known: Known, file: NewFile, *, execute_after: timedelta | None = None
-) -> int | None:
-    """The job to ingest the file; None if the document's text was made of the same."""
-    if known.indexed_sha256 == file.sha256:
-        await ingestions.discard(session, known.id)
-        await documents.keep_file(session, known)
-        return None
-    await documents.give_file(session, known, file)
-    return await ingestions.enqueue(session, known.id, execute_after=execute_after)
-
-
 def _check_name(name: str) -> None:
     if len(name) > LONGEST_NAME or not _NAME.fullmatch(name):
         raise InvalidInput(
@@ -308,13 +284,3 @@ def _check_name(name: str) -> None:
         raise InvalidInput("A collection cannot be named so: no address would lead to it.")
     if as_uuid(name) is not None:
         raise InvalidInput(f"The name {name} reads as an id: collections are named by either.")
-
-
-def _plain_file_name(file_name: str) -> str:
-    """Without the folders that some browsers send along. Raises `InvalidInput`."""
-    name = PurePosixPath(file_name.replace("\\", "/")).name.strip()
-    if name in {"", ".."} or _CONTROL.search(name):
-        raise InvalidInput("The file needs a name without control characters.")
-    if len(name) > _LONGEST_FILE_NAME:
-        raise InvalidInput(f"The name of the file is longer than {_LONGEST_FILE_NAME} characters.")
-    return name

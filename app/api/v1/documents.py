@@ -198,41 +198,32 @@ async def delete_collection(collection: CollectionIdentifier, knowledge: Knowled
     await knowledge.delete_collection(collection)
 
 
-_UPLOAD: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "collection": {
-                            "type": "string",
-                            "maxLength": LONGEST_NAME,
-                            "pattern": NAME_PATTERN,
-                            "default": DEFAULT_COLLECTION,
-                            "description": "A name or an id. A name that there is none of makes a collection.",
-                        },
-                        "password": {
-                            "type": "string",
-                            "format": "password",
-                            "maxLength": _LONGEST_PASSWORD,
-                            "description": "Opens a PDF, and those inside of an archive or a letter. It is not stored.",
-                        },
-                    },
-                }
-            }
-        },
-    }
+_COLLECTION_OF_FORM = {
+    "type": "string",
+    "maxLength": LONGEST_NAME,
+    "pattern": NAME_PATTERN,
+    "default": DEFAULT_COLLECTION,
+    "description": "A name or an id. A name that there is none of makes a collection.",
 }
+
+
+def file_form(**further: Any) -> dict[str, Any]:
+    """A form with a file, as OpenAPI tells it; `further` are fields beside it."""
+    password = {
+        "type": "string",
+        "format": "password",
+        "maxLength": _LONGEST_PASSWORD,
+        "description": "Opens a PDF, and those inside of an archive or a letter. It is not stored.",
+    }
+    fields = {"file": {"type": "string", "format": "binary"}, **further, "password": password}
+    schema = {"type": "object", "required": ["file"], "properties": fields}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 @router.post(
     "/documents",
     status_code=202,
-    openapi_extra=_UPLOAD,
+    openapi_extra=file_form(collection=_COLLECTION_OF_FORM),
     responses={
         200: {"model": Document, "description": "The collection has these bytes already."},
         **problems(401, 403, 404, 413, 422),
@@ -244,7 +235,7 @@ async def add_document(request: Request, response: Response, knowledge: Knowledg
     The same bytes in one collection are one document; one that failed is tried again.
     """
     # Read here and not by the framework, which would take the whole file in before it asks who sends it.
-    upload = await _read(request)
+    upload = await read_upload(request)
     document, is_new = await knowledge.add(
         upload.collection,
         upload.file_name,
@@ -306,7 +297,7 @@ async def delete_document(document_id: UUID, knowledge: Knowledge, _: Admin) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class _Upload:
+class Upload:
     collection: str
     file_name: str
     declared_type: str | None
@@ -314,7 +305,7 @@ class _Upload:
     password: SecretStr | None
 
 
-async def _read(request: Request) -> _Upload:
+async def read_upload(request: Request) -> Upload:
     """On its way a file of more than a megabyte is on disk. Raises `InvalidInput`."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise InvalidInput("Send the file as multipart/form-data.")
@@ -330,7 +321,7 @@ async def _read(request: Request) -> _Upload:
         if not isinstance(file, UploadFile) or not isinstance(collection, str):
             raise InvalidInput("The form needs a file in the field `file`, and a `collection` that is text.")
         content = await file.read()
-        return _Upload(collection, file.filename or "", file.content_type, content, _password(form))
+        return Upload(collection, file.filename or "", file.content_type, content, _password(form))
     finally:
         for value in form.values():
             if isinstance(value, UploadFile):
