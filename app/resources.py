@@ -182,7 +182,7 @@ async def _answers(
         embedder_name=embedder_name,
         can_write=of_all.model.uses_openai,
     )
-    sessions = SessionService(database, runs)
+    sessions = SessionService(database, runs, readers_open_documents=settings.readers_open_documents)
     listening = notifications.listening_engine(engine)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(listening.dispose)

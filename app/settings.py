@@ -111,6 +111,7 @@ class ChatSettings(_Group):
     reader_max_behind_bytes: _PositiveInt = 8 * 2**20
     reader_stall_s: _PositiveSeconds = 60.0
     session_retention_days: _PositiveInt | None = None
+    readers_open_documents: bool = True
 
 
 class IngestSettings(_Group):

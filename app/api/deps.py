@@ -1,8 +1,9 @@
 """What endpoints are given: the services, which live as long as the process, and who asks."""
 
 from typing import Annotated
+from uuid import UUID
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.security import HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
 
@@ -103,3 +104,27 @@ async def _admin(account: CurrentAccount) -> Account:
 
 
 Admin = Annotated[Account, Depends(_admin)]
+
+
+async def _reader(
+    document_id: UUID,
+    viewer: ViewerDep,
+    sessions: SessionHistory,
+    session_id: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=100,
+            description="For who is no administrator: the session in which an answer was given a passage of the document.",
+        ),
+    ] = None,
+) -> None:
+    if viewer.account is not None and viewer.account.is_admin:
+        return
+    if session_id is None:
+        await _admin(await _account(viewer))
+    else:
+        await sessions.require_given(session_id, viewer, document_id)
+
+
+ReaderOfDocument = Depends(_reader)

@@ -305,6 +305,13 @@ async def all_messages(
     return [(StoredMessage(*row[:-1]), row[-1]) for row in await session.execute(statement)]
 
 
+async def has_source(session: AsyncSession, session_id: str, document_id: UUID) -> bool:
+    """Whether an answer of the session that is in sight was given a passage of the document."""
+    passage = [{"metadata": {"document_id": str(document_id)}}]
+    statement = _messages_in_sight(session_id).where(_messages.c.sources.contains(passage)).limit(1)
+    return (await session.execute(statement)).first() is not None
+
+
 _COLUMNS = (
     _messages.c.id,
     _messages.c.parent_id,

@@ -44,9 +44,12 @@ class HistoryPage:
 class SessionService:
     """For everybody but its owner, a user's session does not exist; an anonymous one is whose who knows its id."""
 
-    def __init__(self, database: Sessions, runs_of_all: RunService) -> None:
+    def __init__(
+        self, database: Sessions, runs_of_all: RunService, *, readers_open_documents: bool = True
+    ) -> None:
         self._database = database
         self._runs = runs_of_all
+        self._readers_open_documents = readers_open_documents
 
     async def history(
         self, session_id: str, viewer: Viewer, *, before: int | None, limit: int
@@ -70,6 +73,15 @@ class SessionService:
         if message is None:
             raise NotFound("message", message_id)
         return message
+
+    async def require_given(self, session_id: str, viewer: Viewer, document_id: UUID) -> None:
+        """Raises `NotFound` unless an answer in this session, which is the viewer's, was given a passage of the document."""
+        if self._readers_open_documents:
+            async with self._database.read() as session:
+                await require_visible(session, session_id, viewer)
+                if await conversations.has_source(session, session_id, document_id):
+                    return
+        raise NotFound("document", document_id)
 
     async def choose(self, session_id: str, viewer: Viewer, message_id: UUID) -> None:
         """Show the branch of this message. Raises `NotFound`, and `SessionBusy` while an answer is being made."""

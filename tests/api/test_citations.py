@@ -3,11 +3,17 @@
 import json
 import re
 from typing import Any
+from uuid import UUID, uuid4
 
 import anyio
 import httpx
 import pytest
 
+from app.errors import NotFound
+from app.services.accounts import AccountService
+from app.services.sessions import SessionService
+from app.services.viewer import ANONYMOUS
+from tests.api.test_chat import signed_in
 from tests.api.turns import STREAM
 from tests.conftest import RunningServer
 from tests.scripted_model import ScriptedModel, says
@@ -120,6 +126,47 @@ async def test_the_marks_of_an_earlier_answer_do_not_reach_the_model_again(
     await events_of(client, informed, session_id=session_id)
     said = [message.content for message in model.prompts[-1].messages if message.role == "assistant"]
     assert said == ["The Danube flows into the Black Sea."]
+
+
+async def opened(client: httpx.AsyncClient, document_id: str, session_id: str | None) -> int:
+    """The status that its text and its file are answered with."""
+    params = {"session_id": session_id} if session_id is not None else {}
+    paths = (f"/api/v1/documents/{document_id}/{part}" for part in ("text", "file"))
+    (status,) = {(await client.get(path, params=params)).status_code for path in paths}
+    return status
+
+
+async def test_a_reader_opens_what_his_answers_were_given_and_nothing_else(
+    client: httpx.AsyncClient, server: RunningServer, accounts: AccountService, informed: str
+):
+    other = await server.resources.knowledge.ingest_now("others", "others.md", b"Other waters.")
+    events = await events_of(client, informed)
+    session_id = events[0]["session_id"]
+    (sources,) = [event["data"] for event in events if event["type"] == "sources"]
+    document_id = sources[0]["metadata"]["document_id"]
+    assert await opened(client, document_id, session_id) == 200
+    assert await opened(client, document_id, None) == 401
+    assert await opened(client, document_id, str(uuid4())) == 404
+    assert await opened(client, str(other.id), session_id) == 404
+    async with signed_in(server, accounts, "ada@example.com") as ada:
+        assert await opened(ada, document_id, None) == 403
+        hers = (await events_of(ada, informed))[0]["session_id"]
+        assert await opened(ada, document_id, hers) == 200
+    assert await opened(client, document_id, hers) == 404
+    await client.delete(f"/api/v1/chat/{session_id}")
+    assert await opened(client, document_id, session_id) == 404
+
+
+async def test_readers_open_no_documents_where_that_is_set(
+    client: httpx.AsyncClient, server: RunningServer, informed: str
+):
+    closed = SessionService(server.resources.database, server.resources.runs, readers_open_documents=False)
+    events = await events_of(client, informed)
+    (sources,) = [event["data"] for event in events if event["type"] == "sources"]
+    with pytest.raises(NotFound):
+        await closed.require_given(
+            events[0]["session_id"], ANONYMOUS, UUID(sources[0]["metadata"]["document_id"])
+        )
 
 
 POISON = """\

@@ -1,4 +1,4 @@
-"""The work on a document, and the file that it is made of; for administrators."""
+"""The work on a document, and the file that it is made of."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -10,8 +10,8 @@ from fastapi.responses import StreamingResponse
 
 from app import json_text
 from app.api import original
-from app.api.contract import problems
-from app.api.deps import Admin, Knowledge, Work
+from app.api.contract import OPTIONAL_USER, problems
+from app.api.deps import Admin, Knowledge, ReaderOfDocument, Work
 from app.api.streaming import NDJSON, SSE, Form, form_of
 from app.api.v1.documents import Document, file_form, read_upload
 from app.db.documents import DocumentView
@@ -66,13 +66,14 @@ async def replace_file(
 
 @router.get(
     "/documents/{document_id}/file",
+    dependencies=[ReaderOfDocument],
     response_class=Response,
     responses=_BYTES | problems(401, 403, 404, 422),
+    openapi_extra=OPTIONAL_USER,
 )
 async def get_file(
     document_id: UUID,
     work: Work,
-    _: Admin,
     wanted: Annotated[str | None, Header(alias="range", include_in_schema=False)] = None,
     if_range: Annotated[str | None, _Hidden] = None,
     if_none_match: Annotated[str | None, _Hidden] = None,

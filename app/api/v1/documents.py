@@ -11,8 +11,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from app.api.contract import Cursor, Limit, cut, problems
-from app.api.deps import Admin, Knowledge
+from app.api.contract import OPTIONAL_USER, Cursor, Limit, cut, problems
+from app.api.deps import Admin, Knowledge, ReaderOfDocument
 from app.api.text import Text
 from app.db.documents import DocumentView, Stage, Status
 from app.errors import InvalidInput
@@ -271,11 +271,15 @@ async def get_document(document_id: UUID, knowledge: Knowledge, _: Admin) -> Doc
     return Document.of(await knowledge.document(document_id))
 
 
-@router.get("/documents/{document_id}/text", responses=problems(401, 403, 404, 409, 422))
+@router.get(
+    "/documents/{document_id}/text",
+    dependencies=[ReaderOfDocument],
+    responses=problems(401, 403, 404, 409, 422),
+    openapi_extra=OPTIONAL_USER,
+)
 async def get_document_text(
     document_id: UUID,
     knowledge: Knowledge,
-    _: Admin,
     start: Annotated[int, Query(ge=0, le=_MAX_OFFSET)] = 0,
     end: Annotated[
         int | None,
