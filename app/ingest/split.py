@@ -1,9 +1,9 @@
 """Documents to chunks: passages of about the same length that begin and end where the document does.
 
 Sections (under a heading, or a page) come first; a section that is too long is split at blocks, then sentences, then
-words; what is too short to say something by itself is joined with its neighbour. Chunks do not overlap: each knows where
-it stands in the text, so that what surrounds it can be fetched, and text that is embedded twice costs twice and fills
-the answer's context with repetitions.
+words; what is too short to say something by itself is joined with its neighbour on the same page. Chunks do not overlap:
+each knows where it stands in the text, so that what surrounds it can be fetched, and text that is embedded twice costs
+twice and fills the answer's context with repetitions.
 """
 
 import re
@@ -21,11 +21,9 @@ from app.ingest.tables import columns_at, tables
 
 # A full chunk leaves room for the heading of its section, and for a code block or table a little longer than the target.
 _TARGET_SHARE = 0.8
-# Below these shares of the target a passage is joined with the next: in any section, in one under the same heading, on the
-# next page.
+# Below these shares of the target a passage is joined with the next: in any section, in one under the same heading.
 _SHORT = 0.25
 _SHORT_SECTION = 0.5
-_SHORT_PAGE = 0.125
 # The library takes more than twice the time for twice the text (11.6 MB/s at 1 MB, 1.5 MB/s at 10 MB), and how many
 # characters a token has changes within a document.
 _WINDOW = 32_768
@@ -43,7 +41,7 @@ _WINDOW_ENDS = ("\n\n", "\n", ". ", " ")
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`text` is the document's `text[start:end]`. `page_label` is that of the page where it starts. `headings` is the
+    """`text` is the document's `text[start:end]`. `page_label` is that of the page that it is on. `headings` is the
     path to it, outermost first; where several short sections are one chunk, what their paths have in common. Where it
     starts among the rows of a table, the names of the columns are the last of the path."""
 
@@ -241,13 +239,11 @@ class _Splitter:
         tokens = piece.tokens + following.tokens
         if tokens > self._max or following.start - piece.end > _LONGEST_GAP:
             return False
-        if piece.section.page != following.section.page and self.markdown:
-            # Slides, sheets, and documents inside of one have less to do with each other than the pages of one text.
+        if piece.section.page != following.section.page:
+            # A passage has one page label, and what is quoted of it must stand on that page.
             return False
         if following.only_heading:
             return True
-        if piece.section.page != following.section.page:
-            return piece.tokens < self._target * _SHORT_PAGE
         if piece.section is following.section:
             return min(piece.tokens, following.tokens) < self._target * _SHORT
         related = bool(_shared(piece, following))
