@@ -19,6 +19,7 @@ BUILT_IN_EMBEDDER = "all-MiniLM-L6-v2"
 _ORIGIN = re.compile(r"https?://[^\s/?#@*]+")
 
 _PositiveInt = Annotated[int, Field(gt=0)]
+_Price = Annotated[float, Field(ge=0)] | None
 _PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -80,6 +81,8 @@ class ModelSettings(_Group):
     model_first_token_s: _PositiveSeconds = 60.0
     model_silence_s: _PositiveSeconds = 30.0
     model_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    model_input_price: _Price = None
+    model_output_price: _Price = None
 
     @property
     def uses_openai(self) -> bool:
@@ -92,6 +95,7 @@ class EmbeddingSettings(_Group):
     embedding_dimensions: Annotated[int, Field(ge=1, le=4_000)] | None = None
     embedding_timeout_s: _PositiveSeconds = 30.0
     embedding_threads: _PositiveInt = 2
+    embedding_price: _Price = None
 
     @property
     def is_built_in(self) -> bool:

@@ -32,6 +32,7 @@ from app.settings import Settings
 from bench.evaluation import ndcg_10, recall_100, sets, short
 
 _FRAMEWORKS = ("llama-index", "langchain")
+_DROPPING_S = 30.0
 _SEARCH = Path(__file__).with_name("framework_search.py")
 
 
@@ -88,8 +89,9 @@ async def _measured(judged: JudgedSet, command: Sequence[str], url: str, version
         await connection.close()
         ended = await anyio.run_process([*command, own], stderr=sys.stderr)
     finally:
-        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await server.close()
+        with anyio.move_on_after(_DROPPING_S, shield=True):
+            await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await server.close()
     answer = json.loads(ended.stdout)
     versions |= answer["versions"]
     found = {

@@ -211,6 +211,7 @@ def doctor() -> None:
 @click.option("--setting", "first", metavar="KEY=VALUE,…", help="How to search.  [default: each mode]")
 @click.option("--against", "second", metavar="KEY=VALUE,…", help="Compare with this change to the setting.")
 @click.option("--recall-at", type=click.IntRange(1), default=100, show_default=True, help="k of Recall@k.")
+@click.option("--answers", is_flag=True, help="Let the model answer each question from what was found.")
 @click.option("--report", type=_WRITTEN, help="Write a page to read in a browser.")
 @click.option("--results", type=_WRITTEN, help="Write each question's figures: .csv, or JSON else.")
 def evaluate(
@@ -219,6 +220,7 @@ def evaluate(
     first: str | None,
     second: str | None,
     recall_at: int,
+    answers: bool,
     report: Path | None,
     results: Path | None,
 ) -> None:
@@ -234,14 +236,7 @@ def evaluate(
     """
     from app.cli import evaluate as module
 
-    module.evaluate(
-        data,
-        collection=collection,
-        changes=(first, second),
-        recall_depth=recall_at,
-        report=report,
-        results=results,
-    )
+    module.evaluate(data, collection, module.Wanted((first, second), recall_at, answers, report, results))
 
 
 @main.command()

@@ -3,83 +3,101 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table
 
 from app.cli import evaluation_files, evaluation_report
 from app.cli.database import engine_of, reachable, with_database
-from app.cli.evaluation_words import comparisons, latencies, names_of, tokens
+from app.cli.evaluation_words import Prices, comparisons, latencies, names_of, spent
 from app.cli.terminal import Bar, Terminal
 from app.db.engine import Sessions
 from app.errors import InvalidInput
 from app.llm.protocols import Embedder
 from app.rag.variants import Mode, Variant, parse
-from app.resources import open_embedder
-from app.services.evaluation import EvaluationService, OnProgress, Report, Stage
+from app.resources import create_model, open_embedder
+from app.services.evaluation import Answerer, EvaluationService, OnProgress, Report, Stage
 from app.settings import Settings
 
 _STAGES: dict[Stage, tuple[str, str]] = {
     "embedding": ("Embedding", "documents"),
     "searching": ("Searching", "questions"),
+    "answering": ("Answering", "questions"),
 }
 _MODES: tuple[Mode, ...] = ("dense", "words", "both")
 # A document counts by its best passage, so that many more passages than documents have to be found.
 _DEPTH_OF_A_SET = 500
 
 
-def evaluate(
-    data: Path,
-    *,
-    collection: str | None,
-    changes: tuple[str | None, str | None],
-    recall_depth: int,
-    report: Path | None,
-    results: Path | None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Wanted:
     """`changes` are what is set, and what is set besides in the variant to compare with."""
+
+    changes: tuple[str | None, str | None]
+    recall_depth: int
+    answers: bool
+    report: Path | None
+    results: Path | None
+
+    @property
+    def compare(self) -> bool:
+        return self.changes[1] is not None
+
+
+def evaluate(data: Path, collection: str | None, wanted: Wanted) -> None:
     if data.is_dir() == (collection is not None):
         raise InvalidInput(
             "A labelled set brings its own documents: leave --collection out."
             if data.is_dir()
             else "The questions of a table are asked of a collection: name it with --collection."
         )
-    variants = _variants(Variant(depth=_DEPTH_OF_A_SET) if data.is_dir() else Variant(), changes)
+    variants = _variants(Variant(depth=_DEPTH_OF_A_SET) if data.is_dir() else Variant(), wanted)
     terminal = Terminal()
+    loaded = Settings.load()
 
     async def measure(settings: Settings) -> Report:
-        with ExitStack() as bars:
-            service = _service(settings, recall_depth)
-            on_progress = _shown_in(bars, terminal)
-            if collection is None:
-                return await service.evaluate_set(data, variants, on_progress)
-            async with engine_of(settings) as engine:
-                return await service.evaluate_table(data, Sessions(engine), collection, variants, on_progress)
+        async with _service(settings, wanted) as service:
+            with ExitStack() as bars:
+                on_progress = _shown_in(bars, terminal)
+                if collection is None:
+                    return await service.evaluate_set(data, variants, on_progress)
+                async with engine_of(settings) as engine:
+                    return await service.evaluate_table(
+                        data, Sessions(engine), collection, variants, on_progress
+                    )
 
     with terminal.step("") as step:
-        measured = _with_server(measure) if collection is None else with_database(measure)
-        run = measured.runs[0]
-        step.done = f"{measured.name}: {run.documents:,} documents, {run.chunks:,} chunks, {len(run.results):,} questions"
-    _tell(terminal, measured, compare=changes[1] is not None)
-    if report is not None:
-        page = evaluation_report.page(measured, compare=changes[1] is not None)
-        report.write_text(page, encoding="utf-8")
-        terminal.verdict(f"The report is {report}.", good=True)
-    if results is not None:
-        evaluation_files.write(results, measured)
-        terminal.verdict(f"Each question's figures are in {results}.", good=True)
+        report = _with_server(loaded, measure) if collection is None else with_database(measure)
+        run = report.runs[0]
+        step.done = f"{report.name}: {run.documents:,} documents, {run.chunks:,} chunks, {len(run.results):,} questions"
+    prices = Prices(
+        loaded.embedding.embedding_price, loaded.model.model_input_price, loaded.model.model_output_price
+    )
+    _tell(terminal, report, prices, compare=wanted.compare)
+    _write(terminal, report, prices, wanted)
 
 
-def _with_server(measure: Callable[[Settings], Coroutine[None, None, Report]]) -> Report:
+def _write(terminal: Terminal, report: Report, prices: Prices, wanted: Wanted) -> None:
+    if wanted.report is not None:
+        page = evaluation_report.page(report, prices, compare=wanted.compare)
+        wanted.report.write_text(page, encoding="utf-8")
+        terminal.verdict(f"The report is {wanted.report}.", good=True)
+    if wanted.results is not None:
+        evaluation_files.write(wanted.results, report)
+        terminal.verdict(f"Each question's figures are in {wanted.results}.", good=True)
+
+
+def _with_server(loaded: Settings, measure: Callable[[Settings], Coroutine[None, None, Report]]) -> Report:
     """Its database may be empty: what is measured has one of its own."""
-    with reachable(Settings.load()) as settings:
+    with reachable(loaded) as settings:
         return asyncio.run(measure(settings))
 
 
-def _variants(base: Variant, changes: tuple[str | None, str | None]) -> list[Variant]:
-    first, second = changes
-    if first is None and second is None:
+def _variants(base: Variant, wanted: Wanted) -> list[Variant]:
+    """Without any change, each mode, as that costs nothing but answers."""
+    first, second = wanted.changes
+    if first is None and second is None and not wanted.answers:
         return [replace(base, mode=mode) for mode in _MODES]
     a = parse(first or "", base)
     if second is None:
@@ -90,7 +108,8 @@ def _variants(base: Variant, changes: tuple[str | None, str | None]) -> list[Var
     return [a, b]
 
 
-def _service(settings: Settings, recall_depth: int) -> EvaluationService:
+@asynccontextmanager
+async def _service(settings: Settings, wanted: Wanted) -> AsyncGenerator[EvaluationService]:
     url = settings.database.database_url
     assert url is not None
 
@@ -104,13 +123,19 @@ def _service(settings: Settings, recall_depth: int) -> EvaluationService:
         async with open_embedder(replace(settings, embedding=named)) as embedder:
             yield embedder
 
-    return EvaluationService(
-        url.get_secret_value(),
-        settings.database,
-        open_named,
-        settings.database.freshet_data_dir / "embeddings",
-        recall_depth=recall_depth,
-    )
+    answering = create_model(settings) if wanted.answers else None
+    try:
+        yield EvaluationService(
+            url.get_secret_value(),
+            settings.database,
+            open_named,
+            settings.database.freshet_data_dir / "embeddings",
+            recall_depth=wanted.recall_depth,
+            answerer=None if answering is None else Answerer(answering, settings.chat.context_tokens),
+        )
+    finally:
+        if answering is not None:
+            await answering.aclose()
 
 
 def _shown_in(bars: ExitStack, terminal: Terminal) -> OnProgress:
@@ -126,9 +151,9 @@ def _shown_in(bars: ExitStack, terminal: Terminal) -> OnProgress:
     return show
 
 
-def _tell(terminal: Terminal, report: Report, *, compare: bool) -> None:
+def _tell(terminal: Terminal, report: Report, prices: Prices, *, compare: bool) -> None:
     terminal.console.print(_table(report))
-    for line in (*latencies(report), tokens(report)):
+    for line in (*latencies(report), *spent(report, prices)):
         terminal.say(line, "dim")
     if compare:
         for sentence in comparisons(report):

@@ -88,8 +88,7 @@ def _questions(run: Run) -> Iterator[dict[str, Any]]:
             }
             for hit in result.passages
         ]
-        yield (
-            {"id": question.id, "question": question.text, "expected": expected}
-            | _numbers(result)
-            | {"passages": passages}
-        )
+        entry = {"id": question.id, "question": question.text, "expected": expected} | _numbers(result)
+        if result.answer is not None:
+            entry["answer"] = asdict(result.answer)
+        yield entry | {"passages": passages}

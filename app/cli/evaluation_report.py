@@ -5,6 +5,7 @@ from html import escape
 
 from app.cli import evaluation_words as words
 from app.cli import plots
+from app.cli.evaluation_words import Prices
 from app.db.chunks import Hit
 from app.rag import measures
 from app.rag.evaluation import JudgedQuestion
@@ -40,10 +41,11 @@ ol { padding-left: 1.4rem; margin: .5rem 0; } li { margin-bottom: .5rem; }
 """
 
 
-def page(report: Report, *, compare: bool) -> str:
+def page(report: Report, prices: Prices, *, compare: bool) -> str:
     """Of several runs without a comparison, the questions are those of the last."""
     title = escape(f"Retrieval on {report.name}")
     parts = [f"<h1>{title}</h1>", f"<p class=faint>{escape(_about(report.runs[0]))}</p>", _summary(report)]
+    parts += [f"<p class=faint>{escape(line)}</p>" for line in words.spent(report, prices)]
     if compare:
         said = "".join(f"<li>{escape(sentence)}</li>" for sentence in words.comparisons(report))
         parts += ["<h2>Which is better?</h2>", f"<ul>{said}</ul>"]
@@ -80,7 +82,7 @@ def _summary(report: Report) -> str:
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return (
         f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-        f"<p class=faint>{escape(words.tokens(report))}. Searching is timed in both halves, whichever is taken.</p>"
+        "<p class=faint>Searching is timed in both halves, whichever is taken.</p>"
     )
 
 
@@ -146,13 +148,17 @@ def _question(question: JudgedQuestion, figure: str, sides: Sequence[tuple[str, 
     if question.answer is not None:
         wanted = " in ".join(filter(None, (f"“{question.answer}”", wanted)))
     found = "".join(
-        f"<div><h3>{escape(name)}: {result.figures.ndcg_10:.3f}</h3>{_passages(question, result.passages)}</div>"
+        f"<div><h3>{escape(name)}: {result.figures.ndcg_10:.3f}</h3>{_answer(result)}{_passages(question, result.passages)}</div>"
         for name, result in sides
     )
     return (
         f"<details><summary><b>{escape(figure)}</b> {escape(question.text)}</summary>"
         f'<p class=faint>Expected: {escape(wanted)}</p><div class="sides">{found}</div></details>'
     )
+
+
+def _answer(result: Result) -> str:
+    return "" if result.answer is None else f"<p>{escape(_shortened(result.answer.text))}</p>"
 
 
 def _passages(question: JudgedQuestion, hits: Sequence[Hit]) -> str:

@@ -1,12 +1,12 @@
 """What is said of an evaluation."""
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 
-from app.rag import significance
+from app.rag import measures, significance
 from app.rag.measures import Times
 from app.rag.significance import Comparison
-from app.services.evaluation import Report
+from app.services.evaluation import Report, Run
 
 FIGURES = ("ndcg_10", "recall", "mrr_10", "hit_10")
 # By the convention of the field.
@@ -88,11 +88,38 @@ def latencies(report: Report) -> Iterator[str]:
         yield f"{' and '.join(names)}, p50 / p95 / p99: {', '.join(parts)}"
 
 
-def tokens(report: Report) -> str:
-    """The same embedder is counted once."""
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Of a million tokens each, in one currency; None where it is not known."""
+
+    embedded: float | None
+    read: float | None
+    written: float | None
+
+
+def spent(report: Report, prices: Prices) -> Iterator[str]:
+    """Tokens, and what they cost if their price is known. The same embedder is counted once."""
     by_embedder = {run.embedder: (run.passage_tokens, run.question_tokens) for run in report.runs}
-    counts = (
-        f"{name}: {passages:,} tokens of passages, {questions:,} of questions"
-        for name, (passages, questions) in by_embedder.items()
-    )
-    return "; ".join(counts)
+    for name, (passages, questions) in by_embedder.items():
+        cost = _cost([(passages + questions, prices.embedded)])
+        yield f"{name}: {passages:,} tokens of passages, {questions:,} of questions{cost}"
+    for name, run in zip(names_of(report), report.runs, strict=True):
+        if run.answers:
+            read = sum(answer.usage.input_tokens for answer in run.answers)
+            written = sum(answer.usage.output_tokens for answer in run.answers)
+            times = measures.percentiles([answer.took_s for answer in run.answers])
+            cost = _cost([(read, prices.read), (written, prices.written)])
+            yield (
+                f"{name}: answering took {times.p50:.1f} / {times.p95:.1f} / {times.p99:.1f} s; "
+                f"{read:,} tokens read, {written:,} written{cost}{_held(run)}"
+            )
+
+
+def _held(run: Run) -> str:
+    expected = [answer.holds_expected for answer in run.answers if answer.holds_expected is not None]
+    return f"; {sum(expected):,} of {len(expected):,} answers hold what was expected" if expected else ""
+
+
+def _cost(counted: Sequence[tuple[int, float | None]]) -> str:
+    known = [count * price / 1e6 for count, price in counted if price is not None]
+    return f", which cost {sum(known):.4f}" if len(known) == len(counted) else ""

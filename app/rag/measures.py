@@ -55,7 +55,7 @@ def is_right(question: JudgedQuestion, hit: Hit) -> bool:
     grade = question.grades.get(document_key(question, hit), 0)
     if question.answer is None:
         return grade > 0
-    return (grade > 0 or not question.grades) and _contains(hit.text, question.answer)
+    return (grade > 0 or not question.grades) and contains(hit.text, question.answer)
 
 
 def document_key(question: JudgedQuestion, hit: Hit) -> str:
@@ -95,6 +95,11 @@ def by_question(
     ]
 
 
+def contains(text: str, answer: str) -> bool:
+    """In whole words, whatever their case, and whatever stands between them."""
+    return f" {normalised(answer)} " in f" {normalised(text)} "
+
+
 def normalised(text: str) -> str:
     """Its words in small letters, with one blank between them."""
     return " ".join(_WORDS.findall(unicodedata.normalize("NFKC", text).casefold()))
@@ -104,8 +109,3 @@ def _key(question: JudgedQuestion, hit: Hit) -> str:
     if question.answer is None:
         return document_key(question, hit)
     return _ANSWER if is_right(question, hit) else str(hit.chunk_id)
-
-
-def _contains(text: str, answer: str) -> bool:
-    """In whole words, whatever their case, and whatever stands between them."""
-    return f" {normalised(answer)} " in f" {normalised(text)} "

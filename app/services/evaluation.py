@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
@@ -14,18 +14,19 @@ from app.db import chunks, collections, documents, embedders, scratch
 from app.db.chunks import Hit
 from app.db.engine import Sessions
 from app.errors import InvalidInput
-from app.llm.protocols import Embedder
+from app.llm.protocols import ChatModel, Embedder
 from app.rag import evaluation, measures
 from app.rag.embedding_cache import CachingEmbedder
 from app.rag.evaluation import JudgedQuestion
 from app.rag.measures import Figures, Times
 from app.rag.variants import Variant, take
-from app.services import labelled_corpus, question_table
+from app.services import labelled_corpus, question_table, trial_answers
+from app.services.trial_answers import TrialAnswer
 from app.settings import DatabaseSettings
 
 SHOWN_PASSAGES = 10
 
-Stage = Literal["embedding", "searching"]
+Stage = Literal["embedding", "searching", "answering"]
 OnProgress = Callable[[Stage, int, int], None]
 """Is told the stage, how many documents or questions are done in it, and of how many."""
 
@@ -44,6 +45,7 @@ class Result:
     passages: tuple[Hit, ...]
     embedding_s: float
     searching_s: float
+    answer: TrialAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,10 @@ class Run:
     def without_result(self) -> int:
         return sum(result.found == 0 for result in self.results)
 
+    @property
+    def answers(self) -> list[TrialAnswer]:
+        return [result.answer for result in self.results if result.answer is not None]
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -82,6 +88,14 @@ class Report:
     name: str
     recall_depth: int
     runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Who answers the questions from what was found, and how much of it is read, in tokens."""
+
+    model: ChatModel
+    context_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +131,14 @@ class EvaluationService:
         cache_directory: Path,
         *,
         recall_depth: int = 100,
+        answerer: Answerer | None = None,
     ) -> None:
         self._url = url
         self._settings = settings
         self._open_embedder = open_embedder
         self._cache_directory = cache_directory
         self._recall_depth = recall_depth
+        self._answerer = answerer
 
     async def evaluate_set(
         self, directory: Path, variants: Sequence[Variant], on_progress: OnProgress
@@ -194,6 +210,12 @@ class EvaluationService:
             found[question.id] = await _search(corpus, question.text, depths)
         on_progress("searching", len(questions), len(questions))
         tokens = sum(corpus.embedder.count_tokens(question.text) for question in questions)
+        results = {
+            variant: await self._answered(
+                _results(questions, found, variant, self._recall_depth), on_progress
+            )
+            for variant in variants
+        }
         return {
             variant: Run(
                 variant=variant,
@@ -202,10 +224,26 @@ class EvaluationService:
                 chunks=corpus.chunks,
                 passage_tokens=corpus.passage_tokens,
                 question_tokens=tokens,
-                results=_results(questions, found, variant, self._recall_depth),
+                results=results[variant],
             )
             for variant in variants
         }
+
+    async def _answered(self, results: Sequence[Result], on_progress: OnProgress) -> tuple[Result, ...]:
+        if self._answerer is None:
+            return tuple(results)
+        answered: list[Result] = []
+        for done, result in enumerate(results):
+            on_progress("answering", done, len(results))
+            answer = await trial_answers.make(
+                self._answerer.model,
+                result.question,
+                result.passages,
+                context_tokens=self._answerer.context_tokens,
+            )
+            answered.append(replace(result, answer=answer))
+        on_progress("answering", len(results), len(results))
+        return tuple(answered)
 
 
 async def _search(corpus: _Corpus, question: str, depths: set[int]) -> _Found:

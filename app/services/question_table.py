@@ -54,7 +54,8 @@ def read(path: Path) -> list[Row]:
         text, _ = decode(path.read_bytes(), _MOST_CHARACTERS)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from error
-    csv.field_size_limit(max(1, len(text)))
+    # It is the whole process's: others may read fields that are longer.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     try:
         heads, *cells = max((_lines(text, delimiter) for delimiter in _DELIMITERS), key=_known_heads)
     except csv.Error as error:

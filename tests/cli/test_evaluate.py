@@ -182,6 +182,36 @@ async def test_a_table_is_asked_of_a_collection(freshet: Freshet, nature: None, 
     assert re.search(r"^both +1\.000 +1\.000 +1\.000", result.output, re.MULTILINE)
 
 
+async def test_answers_are_made_and_what_they_cost_is_told(
+    freshet: Freshet, nature: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, price in {
+        "EMBEDDING_PRICE": "2",
+        "MODEL_INPUT_PRICE": "100",
+        "MODEL_OUTPUT_PRICE": "1000",
+    }.items():
+        monkeypatch.setenv(name, price)
+    table, file, page = (tmp_path / name for name in ("questions.csv", "results.json", "report.html"))
+    table.write_text("question,answer\nWhere do fish swim?,in water\nWhere do birds fly?,in the sky\n")
+
+    result = await freshet(
+        *("eval", str(table), "--collection", "nature", "--answers"),
+        *("--results", str(file), "--report", str(page)),
+    )
+
+    told = re.search(
+        r"^both: answering took [\d. /]+ s; (\d+) tokens read, (\d+) written, which cost ([\d.]+); 1 of 2 answers hold",
+        result.output,
+        re.MULTILINE,
+    )
+    assert told is not None
+    assert float(told[3]) == pytest.approx(int(told[1]) / 10_000 + int(told[2]) / 1_000)
+    assert re.search(r"0 tokens of passages, \d+ of questions, which cost 0\.0000", result.output)
+    fish, birds = json.loads(file.read_text())["runs"][0]["questions"]
+    assert fish["answer"]["text"] == "Fish swim in water. [1]"
+    assert birds["answer"]["text"] in Page(page.read_text()).text
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -12,12 +12,13 @@ from app.db.documents import NewFile
 from app.db.engine import Sessions
 from app.db.ingestions import Claim, NewChunk, NewText
 from app.errors import Forbidden, InvalidInput, NotFound
-from app.llm.protocols import Embedder
+from app.llm.protocols import Embedder, Finish
 from app.rag.measures import Figures
 from app.rag.variants import Variant
 from app.services import labelled_corpus
-from app.services.evaluation import EvaluationService
+from app.services.evaluation import Answerer, EvaluationService
 from app.settings import DatabaseSettings
+from tests.scripted_model import ScriptedModel
 from tests.words_embedder import WordsEmbedder
 
 DOCUMENTS = [
@@ -186,6 +187,30 @@ async def test_the_questions_of_a_table_are_asked_of_a_collection(
     assert [result.figures.mrr_10 for result in run.results] == [1, 1, 1, 0]
     assert run.results[1].figures.recall == 1
     assert run.results[2].passages[0].text == "The heating runs from October."
+
+
+async def test_the_model_answers_from_what_was_found_and_is_compared_with_what_was_expected(
+    sessions: Sessions, service: EvaluationService, leases: None, tmp_path: Path
+):
+    model = ScriptedModel()
+    model.script = lambda prompt: [["On the ", "third [1]."], Finish("stop", None)]
+    service._answerer = Answerer(model, context_tokens=12)  # pyright: ignore[reportPrivateUsage]  # as it is made with one
+    table = tmp_path / "questions.csv"
+    table.write_text(
+        "question,answer,document\nWhen is the rent due?,“Third [1]”,\nrent?,the second,\nrent?,,rent.md\n"
+    )
+    told: list[str] = []
+
+    report = await service.evaluate_table(
+        table, sessions, "leases", [Variant(mode="words")], lambda stage, done, total: told.append(stage)
+    )
+
+    [run] = report.runs
+    assert [answer.holds_expected for answer in run.answers] == [True, False, None]
+    assert {answer.text for answer in run.answers} == {"On the third [1]."}
+    assert all(answer.usage.output_tokens == 5 and answer.usage.input_tokens > 100 for answer in run.answers)
+    assert [passage.text for passage in model.prompts[0].passages] == ["The rent is due on the third day."]
+    assert told.count("answering") == 4
 
 
 @pytest.mark.parametrize(

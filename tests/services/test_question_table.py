@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 from uuid import uuid4
 
@@ -58,6 +59,13 @@ def test_a_table_that_cannot_be_used_is_refused_with_what_was_seen(table: Path, 
 
     with pytest.raises(InvalidInput, match=complaint):
         question_table.read(table)
+
+
+def test_other_tables_of_the_process_may_have_longer_fields(table: Path):
+    table.write_text("question,answer\na,b\n")
+    question_table.read(table)
+
+    assert list(csv.reader(["x" * 100_000])) == [["x" * 100_000]]
 
 
 def test_a_table_that_is_not_there_is_told(table: Path):
