@@ -61,16 +61,22 @@ class CitedAnswer:
     def read(self, pieces: list[str]) -> Iterator[Tokens | Citation]:
         """The pieces that came together; what may yet become a mark is held back."""
         said = pieces[0] if len(pieces) == 1 else "".join(pieces)
-        if self._ticks or self._waiting or _OPENS.search(said) or self._held.strip(" "):
-            yield from self._read_closely(said)
-        elif not self._held and not said.endswith(" "):
+        if not self._held and not said.endswith(" ") and not self._is_noteworthy(said):
             self._latest.append(said)
             yield Tokens(contents=pieces)
         else:
-            text = self._held + said
+            for piece in pieces:
+                yield from self._read_one(piece)
+
+    def _is_noteworthy(self, said: str) -> bool:
+        return bool(self._ticks or self._waiting or _OPENS.search(said))
+
+    def _read_one(self, said: str) -> Iterator[Tokens | Citation]:
+        text = self._held + said
+        if self._held.strip(" ") or self._is_noteworthy(said) or len(text) > _LONGEST_MARK:
+            yield from self._read_closely(text)
+        else:
             plain = text.rstrip(" ")
-            if not plain and len(text) > _LONGEST_MARK:
-                plain = text
             self._held = text[len(plain) :]
             yield from self._say(plain)
 
@@ -80,8 +86,8 @@ class CitedAnswer:
         yield from self._resolve(rest)
         yield from self._cite_waiting(len(self._text))
 
-    def _read_closely(self, said: str) -> Iterator[Tokens | Citation]:
-        text = (self._held + said).replace("\0", "")
+    def _read_closely(self, text: str) -> Iterator[Tokens | Citation]:
+        text = text.replace("\0", "")
         held = _BEGINS_A_MARK.search(text, max(0, len(text) - _LONGEST_MARK))
         cut = held.start() if held is not None else len(text)
         self._held = text[cut:]
@@ -107,10 +113,12 @@ class CitedAnswer:
             room = _MOST_CITATIONS - self._count
             kept = [number for number in numbers if number in self._sources][:room]
             self._count += len(kept)
-            yield from self._say(before + (mark["blanks"] if kept else ""))
+            before += mark["blanks"] if kept else ""
             for number in kept:
-                yield from self._say(f"[{number}]")
+                yield from self._say(f"{before}[{number}]")
                 yield from self._cited(number)
+                before = ""
+            yield from self._say(before)
         self._see_code(text[position:])
         yield from self._say(text[position:])
 

@@ -101,6 +101,13 @@ def test_pieces_without_marks_are_passed_on_as_they_came():
     assert event == Tokens(contents=["The", " Danube", " flows"])
 
 
+def test_pieces_that_come_with_a_mark_stay_pieces():
+    answer = CitedAnswer(SOURCES)
+    events = [*answer.read(["The", " Rhine", " flows", " north", " [2]", ".", " Yes"]), *answer.end()]
+    said = [event.contents for event in events if isinstance(event, Tokens)]
+    assert said == [["The"], [" Rhine"], [" flows"], [" north"], [" [2]"], ["."], [" Yes"]]
+
+
 def test_a_citation_tells_its_claim_and_the_words_of_the_source():
     said, (citation,) = read("Yes. The Danube is 2850 km long [1].")
     assert said[citation.start : citation.end] == "The Danube is 2850 km long [1]"
@@ -116,7 +123,7 @@ def test_a_citation_follows_the_mark_that_it_is_of():
     answer = CitedAnswer(SOURCES)
     events = [*answer.read(["The Rhine flows north [2]", ". It is"]), *answer.end()]
     kinds = [type(event) for event in events]
-    assert kinds == [Tokens, Tokens, Citation, Tokens]
+    assert kinds == [Tokens, Citation, Tokens]
 
 
 @pytest.mark.parametrize(
