@@ -37,9 +37,15 @@ class Result:
 
 
 async def run(
-    seeds: Sequence[int], *, rule: str | None = None, keep_going: bool = False, out: Path | None = None
+    seeds: Sequence[int],
+    *,
+    rule: str | None = None,
+    sought: str = "",
+    keep_going: bool = False,
+    out: Path | None = None,
 ) -> Result:
-    """Plays the programmes one after the other, in the same processes as far as they live, up to the first violation."""
+    """Plays the programmes one after the other, in the same processes as far as they live, up to the first violation that says
+    what is `sought`."""
     result = Result()
     with tempfile.TemporaryDirectory(prefix="freshet-chaos-") as name:
         directory = Path(name)
@@ -60,7 +66,7 @@ async def run(
                     print("\n".join(f"       {what}" for what in found[:12]), file=sys.stderr, flush=True)
                     if out is not None:
                         _keep_logs(directory, out / str(seed))
-                    if not keep_going:
+                    if not keep_going and any(sought in what for what in found):
                         break
             print("\n".join(processes.summary()), file=sys.stderr)
     return result
