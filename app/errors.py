@@ -9,7 +9,9 @@
     ├── NotFound                there is none, or it is somebody else's
     ├── SessionErased           the conversation has been deleted while its answer was being made
     ├── Conflict
-    │   └── SessionBusy
+    │   ├── SessionBusy
+    │   ├── SyncRunning
+    │   └── SecretsUnreadable
     ├── Unauthenticated
     ├── Forbidden
     ├── Unavailable             not now; may be asked again
@@ -107,6 +109,23 @@ class SessionBusy(Conflict):
 
     def __init__(self) -> None:
         super().__init__("This session is still answering. Wait for the answer to end, then ask again.")
+
+
+class SyncRunning(Conflict):
+    code = "sync_running"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("This connector is being synchronised already. Wait for the end, or cancel it.")
+
+
+class SecretsUnreadable(Conflict):
+    code = "secrets_unreadable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The secrets of this connector were encrypted under another SECRET_KEY. Set that one again, or give the secrets anew."
+        )
 
 
 class Unauthenticated(FreshetError):

@@ -18,6 +18,7 @@ from app.api.v1 import (
     assistants,
     auth,
     chat,
+    connectors,
     document_work,
     documents,
     event_schema,
@@ -84,6 +85,17 @@ def create_app(
     )
     add_error_handlers(app)
     app.include_router(health.router)
-    for part in (event_schema, chat, history, sessions, assistants, documents, document_work, search, auth):
+    for part in (
+        event_schema,
+        chat,
+        history,
+        sessions,
+        assistants,
+        documents,
+        document_work,
+        connectors,
+        search,
+        auth,
+    ):
         app.include_router(part.router, prefix=_API)
     return app

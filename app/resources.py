@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from tempfile import NamedTemporaryFile
 from uuid import uuid4
 
+import anyio
 from anyio import to_thread
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import embedders, ingestions, migrations, notifications, processes
+from app.db import embedders, ingestions, migrations, notifications, processes, syncs
 from app.db.engine import Sessions, create_engine
 from app.db.queue import Work, Worker
 from app.errors import DatabaseUnavailable, ShuttingDown, StartupRefused
+from app.ingest.connectors.addresses import Guard
+from app.ingest.connectors.kinds import Surroundings
 from app.ingest.convert import ConversionLimits, Converter
 from app.llm.extractive import ExtractiveModel
 from app.llm.minilm import MiniLM
@@ -30,12 +33,14 @@ from app.services.accounts import AccountService
 from app.services.answering import Answering
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
+from app.services.connectors import ConnectorService
 from app.services.document_work import DocumentWork
 from app.services.heartbeat import Heartbeat
 from app.services.ingestion import Retries
 from app.services.knowledge import KnowledgeService
 from app.services.runs import RunService
 from app.services.sessions import SessionService
+from app.services.vault import Vault
 from app.settings import Settings
 
 _EMBEDDING_CONNECTIONS = 16
@@ -66,6 +71,7 @@ class Resources:
     assistants: AssistantService
     knowledge: KnowledgeService
     document_work: DocumentWork
+    connectors: ConnectorService
     chat: ChatService
     runs: RunService
     sessions: SessionService
@@ -128,9 +134,18 @@ async def open_resources(
             max_upload_bytes=max_upload_bytes,
             retries=Retries(settings.ingest.ingest_attempts),
         )
+        connectors = ConnectorService(
+            database, knowledge, Vault(secret_key(settings)), _surroundings(settings, converter)
+        )
         if works:
-            work = {ingestions.ENTRYPOINT: Work(knowledge.ingest_job, settings.ingest.ingest_concurrency)}
+            work = {
+                ingestions.ENTRYPOINT: Work(knowledge.ingest_job, settings.ingest.ingest_concurrency),
+                syncs.ENTRYPOINT: Work(connectors.sync_job, settings.connectors.connector_concurrency),
+            }
             await stack.enter_async_context(Worker(engine, work).running())
+            schedules = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(schedules.cancel_scope.cancel)
+            schedules.start_soon(connectors.keep_schedules)
 
         answers = await stack.enter_async_context(
             _answers(settings, engine, database, knowledge, model, embedder.name)
@@ -149,8 +164,18 @@ async def open_resources(
             assistants=AssistantService(database),
             knowledge=knowledge,
             document_work=DocumentWork(database, knowledge.ingestion, max_upload_bytes=max_upload_bytes),
+            connectors=connectors,
             sessions=answers.sessions,
         )
+
+
+def _surroundings(settings: Settings, converter: Converter) -> Surroundings:
+    return Surroundings(
+        guard=Guard.allowing(settings.connectors.connector_allow_private),
+        folders=settings.connectors.connector_folders,
+        max_file_bytes=settings.ingest.max_upload_bytes,
+        read_links=converter.links,
+    )
 
 
 @asynccontextmanager

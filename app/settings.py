@@ -127,6 +127,26 @@ class IngestSettings(_Group):
     convert_memory_bytes: Annotated[int, Field(ge=256 * 2**20)] = 2**30
 
 
+class ConnectorSettings(_Group):
+    connector_folders: Annotated[tuple[Path, ...], NoDecode] = ()
+    connector_allow_private: Annotated[tuple[str, ...], NoDecode] = ()
+    connector_concurrency: _PositiveInt = 2
+
+    @field_validator("connector_folders", "connector_allow_private", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("connector_folders")
+    @classmethod
+    def _absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        if any(not folder.is_absolute() for folder in value):
+            raise ValueError("every folder begins at the root")
+        return value
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     server: ServerSettings
@@ -136,6 +156,7 @@ class Settings:
     embedding: EmbeddingSettings
     chat: ChatSettings
     ingest: IngestSettings
+    connectors: ConnectorSettings
 
     @classmethod
     def load(cls) -> Self:
@@ -149,6 +170,7 @@ class Settings:
                 embedding=EmbeddingSettings(),
                 chat=ChatSettings(),
                 ingest=IngestSettings(),
+                connectors=ConnectorSettings(),
             )
         except ValidationError as error:
             raise StartupRefused(_in_words(error)) from error
@@ -197,6 +219,7 @@ def groups() -> tuple[type[BaseSettings], ...]:
         EmbeddingSettings,
         ChatSettings,
         IngestSettings,
+        ConnectorSettings,
     )
 
 

@@ -24,6 +24,7 @@ from app.server import DrainingServer, config
 from app.services.accounts import AccountService
 from app.settings import (
     ChatSettings,
+    ConnectorSettings,
     DatabaseSettings,
     EmbeddingSettings,
     IngestSettings,
@@ -112,6 +113,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
         embedding=EmbeddingSettings(),
         chat=ChatSettings(),
         ingest=IngestSettings(max_upload_bytes=2**20),
+        connectors=ConnectorSettings(connector_folders=(tmp_path / "folders",)),
     )
 
 

@@ -12,6 +12,7 @@ from app.resources import Resources
 from app.services.accounts import AccountService
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
+from app.services.connectors import ConnectorService
 from app.services.document_work import DocumentWork
 from app.services.knowledge import KnowledgeService
 from app.services.runs import RunService
@@ -46,6 +47,10 @@ async def _document_work(resources: ResourcesDep) -> DocumentWork:
     return resources.document_work
 
 
+async def _connectors(resources: ResourcesDep) -> ConnectorService:
+    return resources.connectors
+
+
 async def _chat(resources: ResourcesDep) -> ChatService:
     return resources.chat
 
@@ -62,6 +67,7 @@ Accounts = Annotated[AccountService, Depends(_accounts)]
 Assistants = Annotated[AssistantService, Depends(_assistants)]
 Knowledge = Annotated[KnowledgeService, Depends(_knowledge)]
 Work = Annotated[DocumentWork, Depends(_document_work)]
+Connectors = Annotated[ConnectorService, Depends(_connectors)]
 Chat = Annotated[ChatService, Depends(_chat)]
 Runs = Annotated[RunService, Depends(_runs)]
 SessionHistory = Annotated[SessionService, Depends(_sessions)]

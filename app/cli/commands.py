@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import click
 
 from app import __version__
+from app.cli.connector_commands import connect, connectors, sync
 from app.cli.failures import expected_in
 from app.errors import FreshetError
 
@@ -140,6 +141,10 @@ def ingest(paths: tuple[Path, ...], collection: str, ask_password: bool) -> None
 
     password = click.prompt("Password", hide_input=True, err=True) if ask_password else None
     module.ingest(paths, collection=collection, password=password)
+
+
+for command in (connect, connectors, sync):
+    main.add_command(command)
 
 
 @main.group()

@@ -112,9 +112,11 @@ def with_database(work: Callable[[Settings], Awaitable[_T]]) -> _T:
         return asyncio.run(prepared(reached))
 
 
-def with_resources(work: Callable[[Resources], Awaitable[_T]]) -> _T:
+def with_resources(work: Callable[[Resources], Awaitable[_T]], *, works: bool = False) -> _T:
+    """If it `works`, the jobs of the queue are done here as well."""
+
     async def opened(settings: Settings) -> _T:
-        async with open_resources(settings) as resources:
+        async with open_resources(settings, works=works) as resources:
             return await work(resources)
 
     return with_database(opened)

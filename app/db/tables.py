@@ -468,3 +468,88 @@ class RunLines(Table):
     first_seq: Mapped[int] = mapped_column(primary_key=True)
     last_seq: Mapped[int]
     lines: Mapped[bytes]
+
+
+class Connector(Table):
+    """Where documents of a collection live, and when they are looked for. `place` is as its kind has it, `secrets` are encrypted.
+
+    `is_trusted`: named by whoever runs the server, and not through the API. `next_sync_at` is when its schedule next wants it.
+    """
+
+    __tablename__ = "connectors"
+    __table_args__ = (CheckConstraint("kind IN ('folder', 'web', 's3')", name="kind"),)
+
+    id: Mapped[UUID] = _id()
+    name: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    place: Mapped[dict[str, Any]]
+    secrets: Mapped[bytes | None]
+    schedule: Mapped[str | None]
+    is_paused: Mapped[bool] = mapped_column(server_default=false())
+    is_trusted: Mapped[bool] = mapped_column(server_default=false())
+    next_sync_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = _created()
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+
+
+class ConnectorSync(Table):
+    """One round of a connector. That there is one open round at most is a partial unique index.
+
+    Who does it is `claim_id`, for as long as `updated_at` is kept fresh. `errors` are `[{key, message}]`, the first of them.
+    """
+
+    __tablename__ = "connector_syncs"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('queued', 'running', 'completed', 'incomplete', 'failed', 'cancelled', 'interrupted')",
+            name="status",
+        ),
+        CheckConstraint("cause IN ('manual', 'schedule', 'removal')", name="cause"),
+        Index(
+            "connector_syncs_one_open_a_connector_key",
+            "connector_id",
+            unique=True,
+            postgresql_where=sql("ended_at IS NULL"),
+        ),
+        Index("connector_syncs_connector_id_position_idx", "connector_id", "position"),
+    )
+
+    id: Mapped[UUID] = _id()
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    connector_id: Mapped[UUID] = mapped_column(ForeignKey("connectors.id", ondelete="CASCADE"))
+    status: Mapped[str]
+    cause: Mapped[str]
+    claim_id: Mapped[UUID | None]
+    cancel_requested: Mapped[bool] = mapped_column(server_default=false())
+    added: Mapped[int] = mapped_column(server_default=sql("0"))
+    changed: Mapped[int] = mapped_column(server_default=sql("0"))
+    unchanged: Mapped[int] = mapped_column(server_default=sql("0"))
+    removed: Mapped[int] = mapped_column(server_default=sql("0"))
+    passed_over: Mapped[int] = mapped_column(server_default=sql("0"))
+    failed: Mapped[int] = mapped_column(server_default=sql("0"))
+    doing: Mapped[str | None]
+    message: Mapped[str | None]
+    errors: Mapped[list[dict[str, Any]]] = mapped_column(server_default=sql("'[]'::jsonb"))
+    created_at: Mapped[datetime] = _created()
+    started_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    ended_at: Mapped[datetime | None]
+
+
+class ConnectorItem(Table):
+    """What a connector has seen under a key. `state` is what its driver wants to be told next time; `is_document` tells whether
+    there was a document of it, which somebody may have deleted since."""
+
+    __tablename__ = "connector_items"
+
+    connector_id: Mapped[UUID] = mapped_column(
+        ForeignKey("connectors.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[str] = mapped_column(primary_key=True)
+    document_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("documents.id", ondelete="SET NULL"), index=True
+    )
+    is_document: Mapped[bool]
+    state: Mapped[dict[str, Any]]
+    seen_in: Mapped[UUID]

@@ -10,7 +10,8 @@ from tests.conftest import RunningServer
 
 # Whether a body that fits its schema can also be meant (a collection that exists, a file that is one) no schema can say. In a
 # multipart form everything is text: there is no type that a field could violate. And a session may be named "stream" or
-# "events.schema.json", so that DELETE is taken at those paths too, as `Allow` says.
+# "events.schema.json", so that DELETE is taken at those paths too, as `Allow` says. A connector is not made, as its place, which
+# may be anywhere on the internet, would be looked at.
 _CONFIGURATION = """
 checks.positive_data_acceptance.enabled = false
 
@@ -18,6 +19,11 @@ checks.positive_data_acceptance.enabled = false
 include-path = "/api/v1/documents"
 include-method = "POST"
 checks.negative_data_rejection.enabled = false
+
+[[operations]]
+include-path = "/api/v1/connectors"
+include-method = "POST"
+enabled = false
 
 [[operations]]
 include-path = "/api/v1/chat/stream"

@@ -11,6 +11,7 @@ from http import HTTPStatus
 import aiohttp
 import anyio
 from aiohttp.abc import AbstractResolver
+from pydantic import SecretStr
 from yarl import URL
 
 from app import __version__
@@ -59,7 +60,7 @@ class Patience:
 
 
 class Fetcher:
-    """Waits `delay_s` between requests. `authorization` is sent to hosts of `home` alone."""
+    """Waits `delay_s` between requests. `authorization` is sent to the scheme, host and port of `home` alone."""
 
     def __init__(self, session: aiohttp.ClientSession, guard: Guard, patience: Patience) -> None:
         self._session = session
@@ -67,7 +68,7 @@ class Fetcher:
         self._patience = patience
         self._next_at = -math.inf
         self.delay_s = 0.0
-        self.authorization: str | None = None
+        self.authorization: SecretStr | None = None
         self.home: URL | None = None
 
     async def fetch(
@@ -111,7 +112,7 @@ class Fetcher:
     async def _once(self, url: URL, max_bytes: int, headers: Mapping[str, str]) -> Fetched:
         sent = dict(headers)
         if self.authorization is not None and self.home is not None and url.origin() == self.home.origin():
-            sent["Authorization"] = self.authorization
+            sent["Authorization"] = self.authorization.get_secret_value()
         try:
             # Checked here as well, as a host that is an address is not resolved.
             async with self._session.get(
@@ -142,7 +143,12 @@ _READ_HEADERS = (
 
 @asynccontextmanager
 async def fetcher(
-    guard: Guard, *, patience: Patience | None = None, resolver: AbstractResolver | None = None
+    guard: Guard,
+    *,
+    patience: Patience | None = None,
+    resolver: AbstractResolver | None = None,
+    authorization: SecretStr | None = None,
+    home: URL | None = None,
 ) -> AsyncGenerator[Fetcher]:
     """`resolver` takes the place of the system's; what it gives is checked all the same."""
     patience = patience or Patience()
@@ -158,7 +164,9 @@ async def fetcher(
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip, deflate"},
         trust_env=False,
     ) as session:
-        yield Fetcher(session, guard, patience)
+        asking = Fetcher(session, guard, patience)
+        asking.authorization, asking.home = authorization, home
+        yield asking
 
 
 async def _bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -32,7 +32,7 @@ def is_readable(path: str) -> bool:
 
 
 def _matches(pattern: str, path: str) -> bool:
-    held_against = path if "/" in pattern else path.rsplit("/", 1)[-1]
+    held_against = path.removeprefix("/") if "/" in pattern else path.rsplit("/", 1)[-1]
     return _compiled(pattern.removeprefix("/")).fullmatch(held_against) is not None
 
 

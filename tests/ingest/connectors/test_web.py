@@ -124,6 +124,17 @@ async def test_links_are_followed_as_deep_as_is_allowed(site: TestSite, crawls: 
     assert [key.removeprefix(site.url) for key in found.changed] == ["/", "/0", "/1"]
 
 
+async def test_patterns_choose_among_the_paths_of_pages(site: TestSite, crawls: Crawls) -> None:
+    site.pages = {
+        "/": page("Start", "/guide/a", "/guide/drafts/b", "/other"),
+        **{path: page(path) for path in ("/guide/a", "/guide/drafts/b", "/other")},
+    }
+
+    found = await Kept().round(crawls.of(choice=Choice(["/guide/**"], ["**/drafts/*"])))
+
+    assert [key.removeprefix(site.url) for key in found.changed] == ["/", "/guide/a"]
+
+
 async def test_what_has_not_changed_costs_a_304_and_its_links_are_followed_all_the_same(
     site: TestSite, crawls: Crawls
 ) -> None:
