@@ -8,7 +8,7 @@ _LONGEST_SENTENCE = 600
 _WORD = re.compile(r"[^\W_]+")
 _SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)\]]))\s+(?=[^\sa-z])|(?<=[。！？])")
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|z\. ?B|d\. ?h|vs|cf|ca|approx|Dr|Prof|Mr|Mrs|Nr|No|bzw|usw)|\b[A-Z])\.$"
+    r"(?:\b(?:e\.g|i\.e|z\. ?B|d\. ?h|vs|cf|ca|approx|Dr|Prof|Mr|Mrs|Nr|No|bzw|usw)|(?<![\w-])[A-Z])\.$"
 )
 # A line that begins so is not the rest of the sentence above it.
 _BEGINS_ANEW = re.compile(r"\s*(?:[-*+•|>#]|\[\^?\d+\]|\d+[.)]\s|```|~~~)")
@@ -41,11 +41,6 @@ class Span(NamedTuple):
 
     start: int
     end: int
-
-
-def split_at_ends(line: str) -> list[str]:
-    """The sentences of one paragraph, without the blanks between them."""
-    return [line[start:end] for start, end in _sentences_of(line)]
 
 
 def sentences(text: str) -> list[Span]:

@@ -23,13 +23,13 @@ _BEGINS_WITH_IT = 1.3
 _BEGINS_PASSAGE = 1.2
 _IS_CODE = 0.5
 _LONGEST_QUOTE = 600
+_WORDS_OF_A_TITLE = 2
 
 _PIECE = re.compile(r"\s*\S+")
 _FENCE = re.compile(r"```|~~~")
 _NO_SENTENCE = re.compile(r"#+\s|\|?[\s:|-]+$")
 # What a text calls its own references would be taken for marks of ours.
 _REFERENCE = re.compile(r" ?\[\d{1,3}\]")
-_LIST_MARK = re.compile(r"^(?:[-*+•]|\d+[.)])\s+|^>\s+")
 # Said of everything, so that they tell little of what is asked about; by their stems.
 _VAGUE_STEMS = frozenset(
     "chang describ explain find giv happen know lik list look mak mean nam need show tell thing us want work".split()
@@ -94,7 +94,15 @@ def _best_sentences(question: str, passages: Sequence[Passage]) -> list[_Sentenc
             / (0.6 + 0.4 * max(len(sentence.words), 8) / 20)
         )
 
-    ranked = sorted((s for s in sentences if coverage(s) >= _LEAST_COVERAGE), key=worth, reverse=True)
+    def says_something(sentence: _Sentence) -> bool:
+        # A title that only repeats what is asked about answers nothing.
+        return len(sentence.words) > _WORDS_OF_A_TITLE or not sentence.words <= asked
+
+    ranked = sorted(
+        (s for s in sentences if coverage(s) >= _LEAST_COVERAGE and says_something(s)),
+        key=worth,
+        reverse=True,
+    )
     chosen: list[_Sentence] = []
     for sentence in ranked:
         if worth(sentence) < _WORTH_QUOTING * worth(ranked[0]) or len(chosen) == _MAX_QUOTES:
@@ -105,25 +113,36 @@ def _best_sentences(question: str, passages: Sequence[Passage]) -> list[_Sentenc
     if not chosen and passages:
         closest = max(passages, key=lambda passage: passage.score)
         if closest.score >= _CLOSE_IN_MEANING:
-            chosen = [s for s in sentences if s.passage is closest and not s.is_code][:2]
+            chosen = [s for s in sentences if s.passage is closest and not s.is_code and says_something(s)][
+                :2
+            ]
     return chosen
 
 
 def _sentences(text: str) -> list[tuple[str, bool]]:
     """Each as it stands in the text, but for white space and the marks around it, and whether it is a line of code."""
     found: list[tuple[str, bool]] = []
+    prose: list[str] = []
     in_code = False
     for line in text.splitlines():
         bare = line.strip()
         if _FENCE.match(bare):
             in_code = not in_code
+            found += _of_prose(prose)
+            prose = []
         elif in_code:
-            found.append((bare, True))
-        elif not _NO_SENTENCE.match(bare):
-            bare = _LIST_MARK.sub("", bare).strip("| ").replace("**", "")
-            found += [(sentence, False) for sentence in wording.split_at_ends(bare)]
-    bare = ((_REFERENCE.sub("", text) if not is_code else text, is_code) for text, is_code in found)
-    return [(_shortened(" ".join(text.split())), is_code) for text, is_code in bare if len(text) > 1]
+            found.append((" ".join(bare.split()), True))
+        else:
+            # An empty line ends what is above it, as a heading does.
+            prose.append("" if _NO_SENTENCE.match(bare) else line)
+    found += _of_prose(prose)
+    return [(_shortened(text), is_code) for text, is_code in found if len(text) > 1]
+
+
+def _of_prose(lines: list[str]) -> list[tuple[str, bool]]:
+    text = "\n".join(lines)
+    found = (text[start:end].strip("| ").replace("**", "") for start, end in wording.sentences(text))
+    return [(" ".join(_REFERENCE.sub("", sentence).split()), False) for sentence in found]
 
 
 def _shortened(text: str) -> str:

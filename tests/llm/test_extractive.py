@@ -160,6 +160,13 @@ async def test_a_sentence_that_overlapping_passages_share_is_quoted_once():
     assert text.count("press Ctrl-C") == 1
 
 
+async def test_a_sentence_goes_on_over_the_ends_of_lines_and_a_title_is_none():
+    text = "Tapas\n\nA tapa is an appetizer or\nsnack in Spanish cuisine [3]. It is\neaten cold.\n"
+    quotes = quotes_of(await answer("What are tapas in Spain?", Passage(1, text, 0.6)))
+    assert quotes[0] == ("A tapa is an appetizer or snack in Spanish cuisine.", 1)
+    assert "Tapas" not in [quote for quote, _ in quotes]
+
+
 async def test_names_in_code_stay_as_they_are():
     text = "Each module has an `__init__` file, and snake_case names are **bold**."
     assert quotes_of(await answer("Which file has each module?", Passage(1, text, 0.5))) == [
