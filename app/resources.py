@@ -124,7 +124,8 @@ async def open_resources(
             time_s=settings.ingest.convert_timeout_s, memory_bytes=settings.ingest.convert_memory_bytes
         )
         converter = await stack.enter_async_context(
-            Converter(limits, workers=settings.ingest.ingest_concurrency)
+            # While some are read, the others are embedded or stored.
+            Converter(limits, workers=max(1, settings.ingest.ingest_concurrency // 2))
         )
         max_upload_bytes = settings.ingest.max_upload_bytes
         knowledge = KnowledgeService(

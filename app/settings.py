@@ -120,7 +120,7 @@ class ChatSettings(_Group):
 
 class IngestSettings(_Group):
     max_upload_bytes: _PositiveInt = 50 * 2**20
-    ingest_concurrency: _PositiveInt = 2
+    ingest_concurrency: _PositiveInt = 4
     ingest_in_server: bool = True
     ingest_attempts: Annotated[int, Field(ge=1, le=100)] = 6
     convert_timeout_s: _PositiveSeconds = 60.0

@@ -76,7 +76,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 
 @main.command()
 @click.option(
-    "--concurrency", type=click.IntRange(1), help="Documents at once.  [default: INGEST_CONCURRENCY, or 2]"
+    "--concurrency", type=click.IntRange(1), help="Documents at once.  [default: INGEST_CONCURRENCY, or 4]"
 )
 def worker(concurrency: int | None) -> None:
     """Ingest documents, beside the server or without it.

@@ -12,7 +12,9 @@ import json
 import logging
 import mmap
 import os
+from bisect import insort
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
@@ -66,6 +68,7 @@ class MiniLM:
         self._threads = threads or min(4, os.cpu_count() or 1)
         self._questions = CapacityLimiter(self._threads)
         self._passages = CapacityLimiter(1)
+        self._waiting: list[_Waiting] = []
         self._loading = Lock()
         self._tokenizer: Tokenizer | None = None
         self._network: Network | None = None
@@ -86,14 +89,33 @@ class MiniLM:
         return vectors[0]
 
     async def embed_passages(self, passages: Sequence[str]) -> Matrix:
+        """Those that are asked for at the same time are embedded together, so that few of them are padded or alone."""
         vectors = np.empty((len(passages), _DIMENSIONS), np.float32)
-        # Texts of about one length need little padding, and characters tell the length well enough.
-        by_length = sorted(range(len(passages)), key=lambda index: len(passages[index]))
-        for start in range(0, len(by_length), _PASSAGES_A_RUN):
-            run = by_length[start : start + _PASSAGES_A_RUN]
-            texts = [passages[index] for index in run]
-            vectors[run] = await to_thread.run_sync(self._embed, texts, limiter=self._passages)
+        mine = [_Waiting(len(text), text, vectors, row) for row, text in enumerate(passages)]
+        mine.sort(key=_length)
+        for passage in mine:
+            insort(self._waiting, passage, key=_length)
+        try:
+            for passage in mine:
+                while not passage.done:
+                    async with self._passages:
+                        if not passage.done:
+                            await self._run(passage)
+        finally:
+            if not all(passage.done for passage in mine):
+                self._waiting = [passage for passage in self._waiting if passage.vectors is not vectors]
         return vectors
+
+    async def _run(self, first: "_Waiting") -> None:
+        """Of a passage, and of those that are waiting and longer than it, whosesoever they are; at the end of the shorter ones."""
+        at = min(self._waiting.index(first), max(0, len(self._waiting) - _PASSAGES_A_RUN))
+        run = self._waiting[at : at + _PASSAGES_A_RUN]
+        for passage, vector in zip(
+            run, await to_thread.run_sync(self._embed, [one.text for one in run]), strict=True
+        ):
+            passage.vectors[passage.row] = vector
+            passage.done = True
+        self._waiting = [passage for passage in self._waiting if not passage.done]
 
     async def aclose(self) -> None:
         """Nothing is open: the memory goes with the object."""
@@ -127,6 +149,22 @@ class MiniLM:
                     logger.warning("The built-in embedder uses numpy and is slower, because of: %s", error)
                     self._network = _numpy_network(weights)
             return self._network
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A passage whose embedding is to be put into a row of `vectors`. Texts of about one length need little padding, and
+    characters tell the length well enough."""
+
+    length: int
+    text: str
+    vectors: Matrix
+    row: int
+    done: bool = False
+
+
+def _length(passage: _Waiting) -> int:
+    return passage.length
 
 
 def _genuine(name: str) -> Path:

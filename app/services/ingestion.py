@@ -27,7 +27,7 @@ from app.llm.protocols import Embedder, Matrix
 
 logger = logging.getLogger(__name__)
 
-_PASSAGES_A_BATCH = 64
+_PASSAGES_A_BATCH = 32
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 _GIVE_BACK_GRACE_S = 2.0

@@ -1,6 +1,8 @@
 import logging
 import sys
 import threading
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import anyio
@@ -10,6 +12,7 @@ import pytest
 
 from app.errors import StartupRefused
 from app.llm.minilm import MiniLM
+from app.llm.protocols import Matrix
 
 SENTENCES = (
     "The cat sleeps on the warm window sill.",
@@ -179,3 +182,65 @@ def test_a_package_without_its_files_is_refused(tmp_path: Path, monkeypatch: pyt
 
     with pytest.raises(StartupRefused, match=r"cannot read .*tokenizer\.json: No such file"):
         MiniLM().load()
+
+
+class HeldMiniLM(MiniLM):
+    """Tells what is embedded in one run, and does it when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: list[list[str]] = []
+        self.may = threading.Event()
+
+    def _embed(self, texts: Sequence[str]) -> Matrix:
+        self.runs.append(list(texts))
+        assert self.may.wait(20)
+        return super()._embed(texts)
+
+
+async def test_what_several_ask_for_at_once_is_embedded_together_and_each_gets_its_own(minilm: MiniLM):
+    held = HeldMiniLM()
+    texts = [[f"Passage {number} of document {document}." for number in range(3)] for document in range(3)]
+    found: dict[int, Matrix] = {}
+
+    async def ask(document: int) -> None:
+        found[document] = await held.embed_passages(texts[document])
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for document in range(3):
+                tasks.start_soon(ask, document)
+            await anyio.wait_all_tasks_blocked()
+            held.may.set()
+
+    assert len(held.runs) == 2, "nine passages, at most eight at once"
+    assert sorted(chain(*held.runs)) == sorted(chain(*texts))
+    for document in range(3):
+        alone = await minilm.embed_passages(texts[document])
+        assert np.allclose(found[document], alone, atol=1e-5)
+
+
+async def test_who_is_called_off_takes_nothing_from_the_others():
+    held = HeldMiniLM()
+    found: list[Matrix] = []
+
+    async def ask() -> None:
+        found.append(await held.embed_passages(["The one that is still wanted."]))
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            called_off = anyio.CancelScope()
+
+            async def ask_in_vain() -> None:
+                with called_off:
+                    await held.embed_passages([f"In vain: {number}." for number in range(20)])
+
+            tasks.start_soon(ask_in_vain)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            called_off.cancel()
+            held.may.set()
+
+    assert len(found) == 1
+    assert len(held.runs) <= 2, "of what is not wanted any more, not all"
