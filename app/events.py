@@ -12,7 +12,15 @@ from app.errors import FreshetError
 PROTOCOL_VERSION = 1
 
 StepType = Literal[
-    "history_loading", "router", "query_rewrite", "vectorization", "retrieval", "synthesis", "completed"
+    "history_loading",
+    "router",
+    "cache_lookup",
+    "query_rewrite",
+    "vectorization",
+    "retrieval",
+    "synthesis",
+    "cache_update",
+    "completed",
 ]
 
 _encode = msgspec.json.Encoder().encode

@@ -145,7 +145,10 @@ async def test_the_steps_of_an_answer_are_those_that_are_documented(
     await server.resources.knowledge.ingest_now(
         "waters", "waters.md", b"The Danube flows into the Black Sea.\n"
     )
-    await server.resources.assistants.create(name="Waters", collections=["waters"], similarity_cutoff=-1)
+    await server.resources.assistants.create(
+        name="Waters", collections=["waters"], similarity_cutoff=-1, answer_cache_s=60
+    )
+    model.script = lambda _: says("Into the Black Sea [1].")
     body = {"assistant_id": "waters"}
     events: list[dict[str, Any]] = []
     for message in ("Where does the Danube flow?", "And where does it begin?", "Thank you!"):

@@ -16,6 +16,7 @@ from app.services.viewer import ANONYMOUS, Viewer
 
 _STEPS = {
     "history_loading": "reading the conversation",
+    "cache_lookup": "looking for an earlier answer",
     "query_rewrite": "reading the question",
     "vectorization": "embedding the question",
     "retrieval": "searching",

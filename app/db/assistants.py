@@ -21,7 +21,7 @@ SLUG = re.compile(r"[a-z0-9-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class AssistantForTurn:
-    """What one turn needs. `chunk_count` is that of all its collections together."""
+    """What one turn needs. `chunk_count` is that of all its collections together, and `corpus_version` the sum of their versions."""
 
     id: UUID
     slug: str
@@ -36,9 +36,12 @@ class AssistantForTurn:
     top_k: int
     similarity_cutoff: float
     answerability: Answerability
+    answer_cache_s: float | None
+    answer_cache_similarity: float
     unread_limit_s: float | None
     collection_ids: tuple[UUID, ...]
     chunk_count: int
+    corpus_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class AssistantView:
     top_k: int
     similarity_cutoff: float
     answerability: Answerability
+    answer_cache_s: float | None
+    answer_cache_similarity: float
     language: str | None
     unread_limit_s: float | None
     created_at: datetime
@@ -78,6 +83,7 @@ _reach = (
     select(
         func.array_agg(aggregate_order_by(Collection.id, Collection.name)).label("collection_ids"),
         func.sum(Collection.chunk_count).cast(BigInteger).label("chunk_count"),
+        func.sum(Collection.version).cast(BigInteger).label("corpus_version"),
     )
     .join(AssistantCollection, AssistantCollection.collection_id == Collection.id)
     .where(AssistantCollection.assistant_id == Assistant.id)
@@ -105,6 +111,7 @@ async def for_turn(session: AsyncSession, identifier: str) -> AssistantForTurn |
     reach: dict[str, Any] = {
         "collection_ids": tuple(row["collection_ids"] or ()),
         "chunk_count": row["chunk_count"] or 0,
+        "corpus_version": row["corpus_version"] or 0,
     }
     return AssistantForTurn(**{**row, **reach})
 

@@ -128,7 +128,7 @@ class LoginFailures(Table):
 class Assistant(Table):
     """`collection_ids` of an assistant are the rows of `assistant_collections`; none means that it answers from no documents.
 
-    `unread_limit_s` is for how long its answers go on without a reader, in seconds; null: to their end.
+    `answer_cache_s` is for how long its answers are given again, in seconds; null: never. `unread_limit_s` is for how long its answers go on without a reader, in seconds; null: to their end.
     """
 
     __tablename__ = "assistants"
@@ -136,6 +136,8 @@ class Assistant(Table):
         CheckConstraint("unread_limit_s >= 0", name="unread_limit_s"),
         CheckConstraint("top_k BETWEEN 0 AND 50", name="top_k"),
         CheckConstraint("similarity_cutoff BETWEEN -1 AND 1", name="similarity_cutoff"),
+        CheckConstraint("answer_cache_s > 0", name="answer_cache_s"),
+        CheckConstraint("answer_cache_similarity BETWEEN 0 AND 1", name="answer_cache_similarity"),
         CheckConstraint("answerability IN ('off', 'normal', 'strict')", name="answerability"),
     )
 
@@ -154,6 +156,8 @@ class Assistant(Table):
     top_k: Mapped[int] = mapped_column(server_default=sql("6"))
     similarity_cutoff: Mapped[float] = mapped_column(server_default=sql("0.3"))
     answerability: Mapped[str] = mapped_column(server_default="normal")
+    answer_cache_s: Mapped[float | None]
+    answer_cache_similarity: Mapped[float] = mapped_column(server_default=sql("0.9"))
     language: Mapped[str | None]
     unread_limit_s: Mapped[float | None]
     created_at: Mapped[datetime] = _created()
@@ -161,7 +165,7 @@ class Assistant(Table):
 
 
 class Collection(Table):
-    """A set of documents. `chunk_count` is kept by triggers on the chunks."""
+    """A set of documents. `chunk_count` is kept by triggers on the chunks; `version` counts the changes of what is found in it."""
 
     __tablename__ = "collections"
 
@@ -169,6 +173,7 @@ class Collection(Table):
     name: Mapped[str] = mapped_column(unique=True)
     description: Mapped[str] = mapped_column(server_default="")
     chunk_count: Mapped[int] = mapped_column(BigInteger, server_default=sql("0"))
+    version: Mapped[int] = mapped_column(BigInteger, server_default=sql("0"))
     created_at: Mapped[datetime] = _created()
 
 
@@ -392,6 +397,30 @@ class Message(Table):
     steps: Mapped[list[dict[str, Any]]] = mapped_column(server_default=sql("'[]'::jsonb"))
     visualization: Mapped[dict[str, Any] | None]
     usage: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = _created()
+
+
+class KeptAnswer(Table):
+    """The last answer to a question, to be given again; `events` are those that its reader saw.
+
+    `scope` is all that it depends on but the question and the documents, `corpus_version` the sum of its collections' versions.
+    Triggers on collections, and whoever changes the assistant, delete it.
+    """
+
+    __tablename__ = "kept_answers"
+    __table_args__ = (
+        Index("kept_answers_scope_question_key", "scope", sql("md5(question)"), unique=True),
+        Index("kept_answers_assistant_id_created_at_idx", "assistant_id", "created_at"),
+    )
+
+    id: Mapped[UUID] = _id()
+    assistant_id: Mapped[UUID] = mapped_column(ForeignKey("assistants.id", ondelete="CASCADE"))
+    scope: Mapped[bytes]
+    question: Mapped[str]
+    guard: Mapped[str]
+    embedding: Mapped[Any] = mapped_column(HALFVEC())
+    corpus_version: Mapped[int] = mapped_column(BigInteger)
+    events: Mapped[list[dict[str, Any]]]
     created_at: Mapped[datetime] = _created()
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 from uuid import UUID
 
 from app.db.assistants import AssistantForTurn
-from app.errors import FreshetError
+from app.errors import DatabaseUnavailable, FreshetError
 from app.events import (
     PROTOCOL_VERSION,
     Event,
@@ -18,12 +18,14 @@ from app.events import (
     Tokens,
     TokenUsage,
 )
-from app.llm.protocols import ChatMessage, ChatModel, Finish, Passage, Prompt
-from app.rag import answerability, memory, prompt, small_talk
+from app.llm.protocols import ChatMessage, ChatModel, Finish, Passage, Prompt, Vector
+from app.rag import answerability, cache, memory, prompt, small_talk
 from app.rag.answerability import Calibration
+from app.rag.cache import Cache, Kept, Key, Recording
 from app.rag.citations import CitedAnswer
 from app.rag.retrieval import Hit, Prepared, Query
 from app.rag.rewrite import Rewriting, Standalone, rewrite
+from app.rag.small_talk import SmallTalk
 from app.rag.steps import OpenStep
 
 
@@ -31,7 +33,7 @@ from app.rag.steps import OpenStep
 class Turn:
     """A question that has been accepted and stored. `given_history` is what the client sent along, for this turn only.
 
-    `is_queued`: it waits for its session's other answers first.
+    `is_queued`: it waits for its session's other answers first. `signed_in`: a user asks. `is_again`: it has had an answer.
     """
 
     run_id: UUID
@@ -44,6 +46,8 @@ class Turn:
     given_history: tuple[ChatMessage, ...] | None
     session_is_new: bool
     is_queued: bool = False
+    signed_in: bool = False
+    is_again: bool = False
 
 
 class Knowledge(Protocol):
@@ -62,6 +66,7 @@ class Parts:
     load_history: Callable[[Turn], Awaitable[Sequence[ChatMessage]]]
     rewriting: Rewriting
     calibration: Calibration | None
+    cache: Cache
     history_tokens: int
     context_tokens: int
 
@@ -135,24 +140,122 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
             yield loading.failed()
             raise
         yield loading.completed(message_count=len(history))
+    has_history = bool(history)
     history = memory.within_budget(history, parts.history_tokens)
 
-    sources: list[Source] = []
-    question = turn.question
-    talk = small_talk.recognise(question, history)
+    talk = small_talk.recognise(turn.question, history)
     grounded = bool(turn.assistant.collection_ids) and turn.assistant.top_k > 0
     if grounded and talk is not None:
         grounded = False
         routing = OpenStep("router")
         yield routing.opening
         yield routing.completed(retrieval=False, reason=talk.kind)
-    elif grounded:
+    key = _cache_key(turn, parts) if grounded and not has_history and not turn.is_again else None
+    answering = (
+        _answer_anew(turn, parts, history, talk, spent, grounded=grounded)
+        if key is None
+        else _answer_from_cache(turn, parts, key, spent)
+    )
+    async with aclosing(answering) as events:
+        async for event in events:
+            yield event
+
+
+def _cache_key(turn: Turn, parts: Parts) -> Key | None:
+    assistant = turn.assistant
+    model = (parts.model.provider, assistant.model or parts.model.name)
+    language = turn.language or assistant.language
+    beside = (model, parts.embedder_name, parts.context_tokens, language, turn.signed_in)
+    return cache.key(assistant, turn.question, *beside)
+
+
+async def _answer_from_cache(
+    turn: Turn, parts: Parts, key: Key, spent: Spent
+) -> AsyncGenerator[Event | Answered]:
+    """The answer that is kept, or a new one, which is kept then."""
+    search = _Search(_query(turn.assistant, turn.question))
+    found: list[Kept] = []
+    async with aclosing(_look_up(parts, key, search, found)) as looking:
+        async for event in looking:
+            yield event
+    if found:
+        for event in cache.replayed(found[0].events):
+            yield event
+        yield Answered("stop", TokenUsage(input_tokens=0, output_tokens=0, total_tokens=0))
+        return
+    recording, answered = Recording(), None
+    anew = _answer_anew(turn, parts, (), None, spent, grounded=True, search=search)
+    async with aclosing(anew) as events:
+        async for event in events:
+            if isinstance(event, Answered):
+                answered = event
+            else:
+                recording.add(event)
+                yield event
+    assert answered is not None, "an answer ends with Answered, or raises"
+    if answered.finish_reason == "stop" and (said := recording.events()) is not None:
+        async with aclosing(_keep(parts, key, search, said)) as keeping:
+            async for event in keeping:
+                yield event
+    yield answered
+
+
+async def _look_up(parts: Parts, key: Key, search: "_Search", found: list[Kept]) -> AsyncGenerator[Event]:
+    """`found` is given the answer to the same question, or to one that is close enough."""
+    looking = OpenStep("cache_lookup")
+    yield looking.opening
+    try:
+        kept = await parts.cache.look_up(key, None)
+        if kept is None and key.least_similarity < 1:
+            async with aclosing(_vectorise(parts, search, looking)) as events:
+                async for event in events:
+                    yield event
+            kept = await parts.cache.look_up(key, search.embedding)
+    except FreshetError:
+        yield looking.failed()
+        raise
+    if kept is None:
+        yield looking.completed(hit=False)
+    else:
+        found.append(kept)
+        yield looking.completed(hit=True, age_s=round(kept.age_s, 1), similarity=round(kept.similarity, 4))
+
+
+async def _keep(
+    parts: Parts, key: Key, search: "_Search", said: Sequence[dict[str, Any]]
+) -> AsyncGenerator[Event]:
+    updating = OpenStep("cache_update")
+    yield updating.opening
+    try:
+        is_kept = await parts.cache.keep(key, search.embedding, said)
+    except DatabaseUnavailable:
+        # The answer is whole without it.
+        yield updating.failed()
+    else:
+        yield updating.completed(stored=is_kept)
+
+
+async def _answer_anew(
+    turn: Turn,
+    parts: Parts,
+    history: Sequence[ChatMessage],
+    talk: SmallTalk | None,
+    spent: Spent,
+    *,
+    grounded: bool,
+    search: "_Search | None" = None,
+) -> AsyncGenerator[Event | Answered]:
+    """`search` is one that has been prepared."""
+    question = turn.question
+    sources: list[Source] = []
+    if grounded:
         standing: list[Standalone] = []
         async with aclosing(_make_standalone(turn, parts, history, spent, standing)) as events:
             async for event in events:
                 yield event
         question, sought = (standing[0].question, standing[0].sought) if standing else (question, question)
-        async with aclosing(_retrieve(turn, parts, sought, sources)) as events:
+        search = search or _Search(_query(turn.assistant, sought))
+        async with aclosing(_retrieve(turn.assistant, parts, search, sources)) as events:
             async for event in events:
                 yield event
     reply = talk.reply if talk is not None else None
@@ -187,33 +290,57 @@ async def _make_standalone(
     yield rewriting.completed(**payload)
 
 
-async def _retrieve(turn: Turn, parts: Parts, sought: str, sources: list[Source]) -> AsyncGenerator[Event]:
-    assistant = turn.assistant
-    query = Query(
+@dataclass(slots=True)
+class _Search:
+    """`prepared` once the question has been embedded."""
+
+    query: Query
+    prepared: Prepared | None = None
+
+    @property
+    def embedding(self) -> Vector:
+        assert self.prepared is not None, "it is embedded before it is asked for"
+        return self.prepared.embedding
+
+
+def _query(assistant: AssistantForTurn, sought: str) -> Query:
+    return Query(
         question=sought,
         collection_ids=assistant.collection_ids,
         chunk_count=assistant.chunk_count,
         top_k=assistant.top_k,
         similarity_cutoff=assistant.similarity_cutoff,
     )
-    retrieval = OpenStep("retrieval")
-    yield retrieval.opening
-    vectorization = OpenStep("vectorization", parent=retrieval)
+
+
+async def _vectorise(parts: Parts, search: _Search, parent: OpenStep) -> AsyncGenerator[Event]:
+    vectorization = OpenStep("vectorization", parent=parent)
     yield vectorization.opening
     try:
-        prepared = await parts.knowledge.prepare(query)
+        search.prepared = await parts.knowledge.prepare(search.query)
     except FreshetError:
         yield vectorization.failed()
-        yield retrieval.failed()
         raise
     yield vectorization.completed(model_name=parts.embedder_name)
+
+
+async def _retrieve(
+    assistant: AssistantForTurn, parts: Parts, search: _Search, sources: list[Source]
+) -> AsyncGenerator[Event]:
+    retrieval = OpenStep("retrieval")
+    yield retrieval.opening
     try:
-        found = await parts.knowledge.retrieve(prepared, query)
+        if search.prepared is None:
+            async with aclosing(_vectorise(parts, search, retrieval)) as events:
+                async for event in events:
+                    yield event
+        assert search.prepared is not None, "it has just been made"
+        found = await parts.knowledge.retrieve(search.prepared, search.query)
     except FreshetError:
         yield retrieval.failed()
         raise
     judgement = answerability.judge(
-        parts.calibration, assistant.answerability, sought, found, prepared.by_words
+        parts.calibration, assistant.answerability, search.query.question, found, search.prepared.by_words
     )
     judged: dict[str, Any] = {}
     if judgement is not None:

@@ -23,6 +23,7 @@ from app.rag.steps import OpenStep
 from app.runs.checkpoint import Checkpointer
 from app.runs.log import unpack
 from app.runs.runner import Run
+from app.services.answer_cache import AnswerCacheService
 from app.services.draft import Draft
 from app.services.runs import RunService
 from app.settings import ChatSettings
@@ -71,6 +72,7 @@ class Answering:
             load_history=self._load_history,
             rewriting=Rewriting(_rewriting_mode(settings, can_write=can_write), settings.query_rewrite_s),
             calibration=CALIBRATIONS.get(embedder_name),
+            cache=AnswerCacheService(database),
             history_tokens=settings.history_tokens,
             context_tokens=settings.context_tokens,
         )

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import assistants, collections
+from app.db import answer_cache, assistants, collections
 from app.db.assistants import Answerability, AssistantForTurn, AssistantView
 from app.db.engine import Sessions
 from app.db.identifiers import as_uuid
@@ -34,6 +34,8 @@ class _Fields(TypedDict, total=False):
     top_k: int
     similarity_cutoff: float
     answerability: Answerability
+    answer_cache_s: float | None
+    answer_cache_similarity: float
     language: str | None
     unread_limit_s: float | None
     collections: Sequence[str]
@@ -105,6 +107,7 @@ class AssistantService:
                     session, assistant_id, await _collection_ids(session, wanted)
                 )
             await assistants.change(session, assistant_id, fields)
+            await answer_cache.forget(session, assistant_id)
             return await _stored(session, assistant_id)
 
     async def delete(self, identifier: str) -> None:

@@ -154,7 +154,14 @@ class ChatService:
             stopped = await self._make_room(session, session_id, asked.on_busy) if opened.is_busy else None
             run = self._new_run(session_id, assistant, asked.language, key, is_queued=stopped is not None)
             await conversations.add_turn(session, run, asked.message)
-        turn = _turn(run, assistant, asked.message, asked.history, session_is_new=not opened.was_there)
+        turn = _turn(
+            run,
+            assistant,
+            asked.message,
+            asked.history,
+            session_is_new=not opened.was_there,
+            signed_in=viewer.account is not None,
+        )
         return _Accepted(turn, stopped or ())
 
     async def _accept_again(self, asked: AskedAgain, viewer: Viewer, key: IdempotencyKey | None) -> _Accepted:
@@ -183,7 +190,15 @@ class ChatService:
             else:
                 await conversations.hide_from(session, session_id, question.position)
                 await conversations.add_turn(session, run, asked.message)
-        turn = _turn(run, assistant, asked.message or question.text, None, session_is_new=False)
+        turn = _turn(
+            run,
+            assistant,
+            asked.message or question.text,
+            None,
+            session_is_new=False,
+            signed_in=viewer.account is not None,
+            is_again=True,
+        )
         return _Accepted(turn, stopped or ())
 
     async def _make_room(
@@ -229,6 +244,8 @@ def _turn(
     history: tuple[ChatMessage, ...] | None,
     *,
     session_is_new: bool,
+    signed_in: bool,
+    is_again: bool = False,
 ) -> Turn:
     return Turn(
         run_id=run.id,
@@ -241,6 +258,8 @@ def _turn(
         given_history=history,
         session_is_new=session_is_new,
         is_queued=run.status == "queued",
+        signed_in=signed_in,
+        is_again=is_again,
     )
 
 

@@ -17,7 +17,7 @@ from tests.scripted_model import Act, ScriptedModel, says
 RIVERS = b"# Rivers\n\nThe Danube flows into the Black Sea. The Danube begins in Donaueschingen.\n"
 TEA = b"# Tea\n\nGreen tea begins with a leaf, and where it begins to boil, it is spoilt.\n"
 ASKED = {"role": "user", "content": "Into which sea does the Danube flow?"}
-ANSWERED = {"role": "assistant", "content": "The Danube flows into the Black Sea [1]."}
+ANSWERED = {"role": "assistant", "content": "The Danube flows into the Black Sea."}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from app.rag.answerability import CALIBRATIONS, judge
 from app.rag.pipeline import Parts, Spent, Turn
 from app.rag.retrieval import Hit
 from app.rag.rewrite import Rewriting
+from app.services.answer_cache import AnswerCacheService
 from app.services.viewer import ANONYMOUS
 from tests.conftest import RunningServer
 
@@ -125,6 +126,7 @@ async def test_a_question_that_the_documents_do_not_answer_is_told_so(
         load_history=nothing,
         rewriting=Rewriting("off", 1),
         calibration=MINILM,
+        cache=AnswerCacheService(server.resources.database),
         history_tokens=100,
         context_tokens=1_000,
     )

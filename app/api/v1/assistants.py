@@ -84,6 +84,24 @@ class _AssistantIn(BaseModel):
         Answerability,
         Field(description="How readily the documents are taken to hold no answer: it is said so then."),
     ] = "normal"
+    answer_cache_s: Annotated[
+        float | None,
+        Field(
+            strict=True,
+            gt=0,
+            le=31_536_000,
+            description="Seconds that an answer may be given again; null: never.",
+        ),
+    ] = None
+    answer_cache_similarity: Annotated[
+        float,
+        Field(
+            strict=True,
+            ge=0,
+            le=1,
+            description="The least cosine of two questions that may have one answer; 1: to the same question alone.",
+        ),
+    ] = 0.9
     language: Language | None = None
     unread_limit_s: Annotated[
         float | None,
@@ -157,6 +175,8 @@ class Assistant(PublicAssistant):
     top_k: int
     similarity_cutoff: float
     answerability: Answerability
+    answer_cache_s: float | None
+    answer_cache_similarity: float
     unread_limit_s: float | None
     collections: list[CollectionOfAssistant]
     created_at: datetime
