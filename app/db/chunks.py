@@ -17,9 +17,14 @@ from app.db.words import OF_THESE, Matches
 # Below this many chunks comparing the question with each is as fast as the index, which then finds less.
 _EXACT_BELOW = 20_000
 # The index is of all collections, and finds less the more of what is near belongs to others: of 100,000 chunks recall@10 is .998,
-# of half of them .77, of a quarter .60. Up to this many chunks that costs more than the time of comparing, about 1 µs each.
-_EXACT_BELOW_OF_PART = 60_000
-_MOST_SHARE = 0.9
+# of three quarters of them .87, of a quarter .67. So more are compared behind a filter: at about 0.3 µs each, up to where a
+# search that is ten times as wide takes as long, or finds less than .95 of the ten nearest.
+_EXACT_BELOW_OF_MUCH = 60_000
+_EXACT_BELOW_OF_PART = 150_000
+_PART = 0.6
+_NEARLY_ALL = 0.98
+# The most that pgvector takes for `hnsw.ef_search`. Of three quarters recall@10 is .97 with it, of nine tenths .985.
+_WIDEST = 1_000
 
 # How far the meaning is trusted and not the words, as the argument of a logistic function: tuned on half of the questions of
 # twelve sets in six languages (docs/retrieval.md says how, and how far to trust it). By itself; by how well the two agree on the
@@ -65,9 +70,21 @@ def passage(heading: str, text: str) -> str:
     return f"{heading}\n{text}" if heading else text
 
 
-def is_exact(chunk_count: int, of_all: int) -> bool:
-    """Whether the question is compared with each chunk of the collections, which hold so many of all that there are."""
-    return chunk_count < (_EXACT_BELOW if chunk_count >= _MOST_SHARE * of_all else _EXACT_BELOW_OF_PART)
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the nearest are found: by comparing with each chunk, or by the index, as wide as it is set or as wide as it can."""
+
+    exact: bool
+    wide: bool = False
+
+
+def way(chunk_count: int, of_all: int) -> Way:
+    """For collections that hold so many chunks, of all that there are."""
+    if chunk_count >= _NEARLY_ALL * of_all:
+        return Way(exact=chunk_count < _EXACT_BELOW)
+    most = _EXACT_BELOW_OF_PART if chunk_count < _PART * of_all else _EXACT_BELOW_OF_MUCH
+    exact = chunk_count < most
+    return Way(exact, wide=not exact)
 
 
 async def search(
@@ -114,7 +131,7 @@ async def fuse(
     statement = _statement(
         len(embedding),
         depth,
-        exact=is_exact(chunk_count, by_words.of_all),
+        way(chunk_count, by_words.of_all),
         slots=tuple(words.slots(lookup) for lookup in lookups),
     )
     values: dict[str, Any] = {
@@ -131,13 +148,18 @@ async def fuse(
 
 
 @lru_cache(maxsize=256)
-def _statement(dimensions: int, depth: int, *, exact: bool, slots: tuple[int, ...]) -> TextClause:
+def _statement(dimensions: int, depth: int, nearest: Way, *, slots: tuple[int, ...]) -> TextClause:
     """`slots` are, for each language, for how many terms there is room in its score."""
     # In a query of its own the vector is converted once, not for each row; an array is sent three times as fast as its text.
-    distance = f"c.embedding::halfvec({dimensions}) <=> (SELECT CAST(CAST(:embedding AS real[]) AS halfvec))"
+    vector = "SELECT CAST(CAST(:embedding AS real[]) AS halfvec)"
+    distance = f"c.embedding::halfvec({dimensions}) <=> ({vector})"
+    # The index is searched when the vector is known, and so with what is set while that is computed, for this statement alone.
+    widened = f"{vector} FROM set_config('hnsw.ef_search', '{_WIDEST}', true)"
     # What is added keeps the planner from one index or the other, which it would choose by how large collections are on average.
-    order = f"({distance}) + 0" if exact else distance
-    collections = OF_THESE if exact else f"({OF_THESE}) IS TRUE"
+    order = f"({distance}) + 0" if nearest.exact else distance
+    if nearest.wide:
+        order = order.replace(vector, widened)
+    collections = OF_THESE if nearest.exact else f"({OF_THESE}) IS TRUE"
     script = f"""
     WITH dense AS (
         SELECT id, distance, row_number() OVER (ORDER BY distance, id) AS rank FROM (

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import insert, select, text
 
 from app.db import chunks, embedders
-from app.db.chunks import Hit
-from app.db.engine import Sessions
+from app.db.chunks import Hit, Way
+from app.db.engine import AsyncSession, Sessions
 from app.db.tables import Chunk, Collection, Document
+from app.db.words import Matches
 from tests.words_embedder import WordsEmbedder
 
 EMBEDDER = WordsEmbedder()
@@ -363,7 +364,7 @@ async def test_a_rarer_word_counts_for_more_than_a_frequent_one(sessions: Sessio
 @pytest.mark.parametrize("exact", [True, False])
 async def test_the_index_of_embeddings_serves_large_collections_alone(sessions: Sessions, exact: bool):
     statement = chunks._statement(  # pyright: ignore[reportPrivateUsage]
-        EMBEDDER.dimensions, 50, exact=exact, slots=()
+        EMBEDDER.dimensions, 50, Way(exact=exact), slots=()
     )
     plan = text("EXPLAIN " + statement.text).bindparams(
         embedding=EMBEDDER.embed("rent").tolist(),
@@ -381,20 +382,46 @@ async def test_the_index_of_embeddings_serves_large_collections_alone(sessions: 
 
 
 @pytest.mark.parametrize(
-    ("chunk_count", "of_all", "exact"),
+    ("chunk_count", "of_all", "expected"),
     [
-        (1_000, 100_000, True),
-        (19_999, 19_999, True),
-        (20_000, 20_000, False),
-        (59_999, 100_000, True),
-        (60_000, 1_000_000, False),
-        (55_000, 60_000, False),
+        (1_000, 100_000, Way(exact=True)),
+        (19_999, 19_999, Way(exact=True)),
+        (20_000, 20_000, Way(exact=False)),
+        (99_000, 100_000, Way(exact=False)),
+        (59_999, 100_000, Way(exact=True)),
+        (60_000, 100_000, Way(exact=False, wide=True)),
+        (60_000, 1_000_000, Way(exact=True)),
+        (150_000, 1_000_000, Way(exact=False, wide=True)),
     ],
 )
-def test_a_part_of_all_chunks_is_searched_exactly_up_to_a_larger_size(
-    chunk_count: int, of_all: int, exact: bool
+def test_behind_a_filter_more_are_compared_and_the_index_is_searched_wider(
+    chunk_count: int, of_all: int, expected: Way
 ):
-    assert chunks.is_exact(chunk_count, of_all) is exact
+    assert chunks.way(chunk_count, of_all) == expected
+
+
+async def test_a_wide_search_of_the_index_is_wide_for_itself_alone(sessions: Sessions):
+    collection_id = await add_collection(sessions, [f"the rent of flat {n}" for n in range(80)])
+
+    async def found(session: AsyncSession, chunk_count: int) -> int:
+        hits = await chunks.fuse(
+            session,
+            embedding=EMBEDDER.embed("the rent"),
+            by_words=Matches((), (), (), of_all=400_000),
+            collection_ids=[collection_id],
+            chunk_count=chunk_count,
+            depth=50,
+            limit=50,
+            similarity_cutoff=-1,
+        )
+        return len(hits)
+
+    async with sessions.read() as session:
+        for setting in ("hnsw.ef_search = 5", "hnsw.iterative_scan = off", "enable_seqscan = off"):
+            await session.execute(text(f"SET {setting}"))
+        counts = [await found(session, chunk_count) for chunk_count in (400_000, 300_000, 400_000)]
+
+    assert counts == [5, 50, 5]
 
 
 def test_a_passage_is_embedded_with_its_heading():
