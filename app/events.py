@@ -18,6 +18,7 @@ StepType = Literal[
     "query_rewrite",
     "vectorization",
     "retrieval",
+    "reranking",
     "synthesis",
     "cache_update",
     "completed",

@@ -23,8 +23,9 @@ from app.ingest.connectors.kinds import Surroundings
 from app.ingest.convert import ConversionLimits, Converter
 from app.llm.extractive import ExtractiveModel
 from app.llm.minilm import MiniLM
-from app.llm.protocols import ChatModel, Embedder
+from app.llm.protocols import ChatModel, Embedder, Reranker
 from app.patience import Patience
+from app.rag.selection import Selection
 from app.runs.checkpoint import Checkpointer
 from app.runs.log import Reading
 from app.runs.mirrors import Mirrors
@@ -38,10 +39,11 @@ from app.services.document_work import DocumentWork
 from app.services.heartbeat import Heartbeat
 from app.services.ingestion import Retries
 from app.services.knowledge import KnowledgeService
+from app.services.passages import PassageService
 from app.services.runs import RunService
 from app.services.sessions import SessionService
 from app.services.vault import Vault
-from app.settings import Settings
+from app.settings import RetrievalSettings, Settings
 
 _EMBEDDING_CONNECTIONS = 16
 _OTHER_SCHEMA = "The database's schema is not this version's. Run `freshet migrate`."
@@ -128,12 +130,16 @@ async def open_resources(
             Converter(limits, workers=max(1, settings.ingest.ingest_concurrency // 2))
         )
         max_upload_bytes = settings.ingest.max_upload_bytes
+        reranker = create_reranker(settings.retrieval)
+        if reranker is not None:
+            await stack.enter_async_context(aclosing(reranker))
         knowledge = KnowledgeService(
             database,
             embedder,
             converter,
             max_upload_bytes=max_upload_bytes,
             retries=Retries(settings.ingest.ingest_attempts),
+            passages=PassageService(database, embedder, reranker, _selection(settings.retrieval)),
         )
         connectors = ConnectorService(
             database, knowledge, Vault(secret_key(settings)), _surroundings(settings, converter)
@@ -201,7 +207,7 @@ async def _answers(
     answering = Answering(
         database,
         model,
-        knowledge,
+        knowledge.passages,
         runs,
         checkpointer,
         settings,
@@ -271,6 +277,29 @@ async def open_embedder(settings: Settings) -> AsyncGenerator[Embedder]:
         embedder = OpenAIEmbedder(client, embedding.embedding_model, embedding.embedding_dimensions)
         await embedder.connect()
         yield embedder
+
+
+def _selection(settings: RetrievalSettings) -> Selection:
+    return Selection(
+        candidates=settings.rerank_candidates,
+        most_of_document=settings.passages_per_document,
+        neighbour_characters=settings.neighbour_characters,
+    )
+
+
+def create_reranker(settings: RetrievalSettings) -> Reranker | None:
+    if settings.rerank_url is None:
+        return None
+    from app.llm.reranker_endpoint import EndpointReranker, form_of
+
+    key = settings.rerank_api_key
+    return EndpointReranker(
+        settings.rerank_url,
+        settings.rerank_form or form_of(settings.rerank_url),
+        model=settings.rerank_model,
+        api_key=key.get_secret_value() if key is not None else None,
+        limit_s=settings.rerank_timeout_s,
+    )
 
 
 def secret_key(settings: Settings) -> SecretStr:

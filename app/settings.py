@@ -4,7 +4,7 @@ Every field is documented in `docs/operations.md`; a test compares the two.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -17,6 +17,8 @@ BUILT_IN_EMBEDDER = "all-MiniLM-L6-v2"
 
 # As a browser sends it, which is what it is compared with.
 _ORIGIN = re.compile(r"https?://[^\s/?#@*]+")
+
+_HTTP_URL = re.compile(r"https?://[^\s/]+")
 
 _PositiveInt = Annotated[int, Field(gt=0)]
 _Price = Annotated[float, Field(ge=0)] | None
@@ -102,6 +104,17 @@ class EmbeddingSettings(_Group):
         return self.embedding_model == BUILT_IN_EMBEDDER
 
 
+class RetrievalSettings(_Group):
+    rerank_url: str | None = None
+    rerank_form: Literal["cohere", "jina", "tei"] | None = None
+    rerank_model: str | None = None
+    rerank_api_key: SecretStr | None = None
+    rerank_timeout_s: _PositiveSeconds = 3.0
+    rerank_candidates: Annotated[int, Field(ge=1, le=50)] = 30
+    passages_per_document: _PositiveInt | None = None
+    neighbour_characters: Annotated[int, Field(ge=0, le=50_000)] = 0
+
+
 class ChatSettings(_Group):
     max_running_runs: _PositiveInt = 5_000
     history_tokens: Annotated[int, Field(ge=0)] = 2_000
@@ -157,6 +170,7 @@ class Settings:
     chat: ChatSettings
     ingest: IngestSettings
     connectors: ConnectorSettings
+    retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
 
     @classmethod
     def load(cls) -> Self:
@@ -171,6 +185,7 @@ class Settings:
                 chat=ChatSettings(),
                 ingest=IngestSettings(),
                 connectors=ConnectorSettings(),
+                retrieval=RetrievalSettings(),
             )
         except ValidationError as error:
             raise StartupRefused(_in_words(error)) from error
@@ -202,6 +217,10 @@ class Settings:
             raise StartupRefused(
                 "QUERY_REWRITE is model, but no language model is configured: set OPENAI_API_KEY or OPENAI_BASE_URL, or leave it at auto."
             )
+        if self.retrieval.rerank_url is not None and not _HTTP_URL.match(self.retrieval.rerank_url):
+            raise StartupRefused(
+                f"RERANK_URL is {self.retrieval.rerank_url!r}: write the whole address, such as http://localhost:8080/rerank."
+            )
         if self.model.uses_openai is False and not self.embedding.is_built_in:
             raise StartupRefused(
                 f"EMBEDDING_MODEL is {self.embedding.embedding_model!r}, but there is no server to ask for it: "
@@ -220,6 +239,7 @@ def groups() -> tuple[type[BaseSettings], ...]:
         ChatSettings,
         IngestSettings,
         ConnectorSettings,
+        RetrievalSettings,
     )
 
 

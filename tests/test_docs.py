@@ -5,7 +5,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,8 +22,9 @@ from app.cli.commands import main
 from app.cli.first_start import documentation
 from app.errors import DocumentRefused, FreshetError, StartupRefused
 from app.events import Event, ModelOfAnswer, Source, StepType, Tokens, TokenUsage
-from app.settings import groups
-from tests.conftest import RunningServer
+from app.settings import RetrievalSettings, Settings, groups
+from tests.conftest import RunningServer, Serve
+from tests.fake_reranker import FakeReranker
 from tests.scripted_model import ScriptedModel, says
 
 ROOT = Path(__file__).parents[1]
@@ -139,9 +141,18 @@ def test_what_an_event_holds_is_documented_field_by_field(heading: str, kind: ty
     assert [field.name for field in fields(kind) if not re.search(rf"\b{field.name}\b", section)] == []
 
 
+@pytest.fixture
+async def reranked(serve: Serve, settings: Settings) -> AsyncGenerator[RunningServer]:
+    async with FakeReranker().serving() as reranker:
+        retrieval = RetrievalSettings(rerank_url=f"{reranker.url}/rerank")
+        async with serve(replace(settings, retrieval=retrieval)) as running:
+            yield running
+
+
 async def test_the_steps_of_an_answer_are_those_that_are_documented(
-    server: RunningServer, client: httpx.AsyncClient, model: ScriptedModel
+    reranked: RunningServer, model: ScriptedModel
 ) -> None:
+    server = reranked
     await server.resources.knowledge.ingest_now(
         "waters", "waters.md", b"The Danube flows into the Black Sea.\n"
     )
@@ -153,7 +164,8 @@ async def test_the_steps_of_an_answer_are_those_that_are_documented(
     events: list[dict[str, Any]] = []
     for message in ("Where does the Danube flow?", "And where does it begin?", "Thank you!"):
         body["message"] = message
-        response = await client.post("/api/v1/chat/stream", json=body)
+        async with server.client() as client:
+            response = await client.post("/api/v1/chat/stream", json=body)
         events += [json.loads(line) for line in response.text.splitlines()]
         body["session_id"] = response.headers["x-session-id"]
 

@@ -63,6 +63,8 @@ class Hit:
     title: str | None
     kind: str | None
     url: str | None
+    duplicates: tuple[UUID, ...] = ()
+    """Other documents that say the same."""
 
 
 def passage(heading: str, text: str) -> str:

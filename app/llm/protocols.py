@@ -1,4 +1,4 @@
-"""The first of the two seams: what the rest of Freshet asks of a language model and of an embedder."""
+"""The first of the two seams: what the rest of Freshet asks of a language model, of an embedder and of a reranker."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,6 +109,22 @@ class Embedder(Protocol):
 
     async def embed_passages(self, passages: Sequence[str]) -> Matrix:
         """In order. Raises `ModelFailed`."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Reranker(Protocol):
+    """Reads question and passage together, which tells more than comparing what each means by itself, and takes longer."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def scores(self, question: str, passages: Sequence[str]) -> Vector:
+        """One for each passage, in order, higher for the more relevant; of shape (passages,), not of unit length.
+
+        Raises `ModelFailed`, also where it takes longer than it may.
+        """
         ...
 
     async def aclose(self) -> None: ...

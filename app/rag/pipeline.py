@@ -1,5 +1,6 @@
 """From a question to the events of its grounded answer. Each step takes the turn; the one that calls it reports and times it."""
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any, Protocol, cast
 from uuid import UUID
 
 from app.db.assistants import AssistantForTurn
-from app.errors import DatabaseUnavailable, FreshetError
+from app.errors import DatabaseUnavailable, FreshetError, ModelFailed
 from app.events import (
     PROTOCOL_VERSION,
     Event,
@@ -27,6 +28,8 @@ from app.rag.retrieval import Hit, Prepared, Query
 from app.rag.rewrite import Rewriting, Standalone, rewrite
 from app.rag.small_talk import SmallTalk
 from app.rag.steps import OpenStep
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,13 @@ class Knowledge(Protocol):
     async def prepare(self, query: Query) -> Prepared: ...
 
     async def retrieve(self, prepared: Prepared, query: Query) -> list[Hit]: ...
+
+    @property
+    def reranker_name(self) -> str | None: ...
+
+    async def rerank(self, query: Query, hits: Sequence[Hit]) -> list[Hit]: ...
+
+    async def choose(self, query: Query, hits: Sequence[Hit]) -> list[Hit]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,21 +346,40 @@ async def _retrieve(
                     yield event
         assert search.prepared is not None, "it has just been made"
         found = await parts.knowledge.retrieve(search.prepared, search.query)
+        searched = found[: search.query.top_k]
+        if found and parts.knowledge.reranker_name is not None:
+            async with aclosing(_rerank(parts, search.query, found, retrieval)) as events:
+                async for event in events:
+                    yield event
+        chosen = await parts.knowledge.choose(search.query, found)
     except FreshetError:
         yield retrieval.failed()
         raise
     judgement = answerability.judge(
-        parts.calibration, assistant.answerability, search.query.question, found, search.prepared.by_words
+        parts.calibration, assistant.answerability, search.query.question, searched, search.prepared.by_words
     )
     judged: dict[str, Any] = {}
     if judgement is not None:
         judged = {"answerable": judgement.answerable, "confidence": judgement.confidence}
         if not judgement.answerable:
-            found.clear()
-    hits = prompt.within_budget(found, parts.context_tokens)
+            chosen.clear()
+    hits = prompt.within_budget(chosen, parts.context_tokens)
     sources += (_source(number, hit) for number, hit in enumerate(hits, 1))
     yield retrieval.completed(source_count=len(sources), **judged)
     yield Sources(data=sources)
+
+
+async def _rerank(parts: Parts, query: Query, found: list[Hit], retrieval: OpenStep) -> AsyncGenerator[Event]:
+    """Puts what was found into its new order, and leaves it as it was where the reranker fails."""
+    reranking = OpenStep("reranking", parent=retrieval)
+    yield reranking.opening
+    try:
+        found[:] = await parts.knowledge.rerank(query, found)
+    except ModelFailed as error:
+        logger.warning("passages are not reranked: %s", error.message)
+        yield reranking.failed()
+    else:
+        yield reranking.completed(model_name=parts.knowledge.reranker_name)
 
 
 async def _synthesise(
@@ -445,6 +474,8 @@ def _source(number: int, hit: Hit) -> Source:
     optional = {"page_label": hit.page_label, "heading": hit.heading, "title": hit.title, "url": hit.url}
     metadata |= {name: value for name, value in optional.items() if value}
     metadata |= {"start": hit.start, "end": hit.end}
+    if hit.duplicates:
+        metadata["duplicates"] = [str(document_id) for document_id in hit.duplicates]
     return Source(
         id=str(number),
         text=hit.text,

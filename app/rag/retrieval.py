@@ -42,8 +42,10 @@ async def match(session: AsyncSession, query: Query) -> Matches:
     return await words.match(session, query.question, query.collection_ids, depth=_depth(query))
 
 
-async def search(session: AsyncSession, prepared: Prepared, query: Query) -> list[Hit]:
-    """At most `top_k`, best first; none if nothing is relevant. Needs no transaction."""
+async def search(
+    session: AsyncSession, prepared: Prepared, query: Query, *, candidates: int = 0
+) -> list[Hit]:
+    """At most `top_k`, or as many candidates, best first; none if nothing is relevant. Needs no transaction."""
     if not query.collection_ids or query.top_k == 0:
         return []
     return await chunks.fuse(
@@ -53,7 +55,7 @@ async def search(session: AsyncSession, prepared: Prepared, query: Query) -> lis
         collection_ids=query.collection_ids,
         chunk_count=query.chunk_count,
         depth=_depth(query),
-        limit=query.top_k,
+        limit=max(query.top_k, candidates),
         similarity_cutoff=query.similarity_cutoff,
     )
 

@@ -1,6 +1,5 @@
 """What answers are drawn from: collections of documents, and the search in them."""
 
-import asyncio
 import re
 from collections.abc import Sequence
 from datetime import timedelta
@@ -17,13 +16,13 @@ from app.db.documents import DocumentView, Excerpt, NewFile, Status
 from app.db.engine import Sessions
 from app.db.identifiers import as_uuid
 from app.db.queue import Job, Later
-from app.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound
+from app.errors import Conflict, InvalidInput, NotFound
 from app.ingest.convert import Converter
 from app.llm.protocols import Embedder
-from app.rag import retrieval
-from app.rag.retrieval import Hit, Matches, Prepared, Query
+from app.rag.retrieval import Hit, Query
 from app.services import files
 from app.services.ingestion import Ingestion, OnProgress, Retries
+from app.services.passages import PassageService
 
 DEFAULT_COLLECTION = "default"
 LONGEST_NAME = 100
@@ -54,10 +53,12 @@ class KnowledgeService:
         *,
         max_upload_bytes: int,
         retries: Retries | None = None,
+        passages: PassageService | None = None,
     ) -> None:
         self._sessions = sessions
         self._embedder = embedder
         self.ingestion = Ingestion(sessions, embedder, converter, retries=retries)
+        self.passages = passages or PassageService(sessions, embedder)
         self.max_upload_bytes = max_upload_bytes
 
     @property
@@ -219,32 +220,8 @@ class KnowledgeService:
         async with self._sessions.begin() as session:
             return await collections.reach(session, await collections.hold(session, identifiers))
 
-    async def prepare(self, query: Query) -> Prepared:
-        """Embeds the question, and meanwhile has the database look for its words. Raises `ModelFailed`."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                embedding = tasks.create_task(self._embedder.embed_question(query.question))
-                by_words = tasks.create_task(self._match(query))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from failures.exceptions[0].__cause__  # noqa: ASYNC123  # its cause is what it has
-        return Prepared(embedding.result(), by_words.result())
-
-    async def _match(self, query: Query) -> Matches | None:
-        try:
-            async with self._sessions.read() as session:
-                return await retrieval.match(session, query)
-        except DatabaseUnavailable:
-            # Retrieving asks again, and is what has failed then.
-            return None
-
-    async def retrieve(self, prepared: Prepared, query: Query) -> list[Hit]:
-        async with self._sessions.read() as session:
-            return await retrieval.search(session, prepared, query)
-
     async def search(self, query: Query) -> list[Hit]:
-        if not query.collection_ids or query.top_k == 0:
-            return []
-        return await self.retrieve(await self.prepare(query), query)
+        return await self.passages.search(query)
 
     async def _add(
         self,
