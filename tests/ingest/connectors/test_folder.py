@@ -82,6 +82,7 @@ async def test_links_are_not_followed(root: Path, tmp_path: Path) -> None:
 
     found = await Kept().round(_folder(root))
 
+    assert found.failed == {}
     assert list(found.changed) == ["a.md", "reports/b.txt", "reports/old/c.txt"]
 
 

@@ -331,6 +331,24 @@ async def test_a_redirect_leads_to_pages_of_the_site_and_nowhere_else(
     assert "/endless/19" not in site.asked
 
 
+async def test_robots_txt_and_sitemaps_are_not_looked_for_inside(site: TestSite, crawls: Crawls) -> None:
+    async def secret(request: web.Request) -> web.StreamResponse:
+        asked_inside.append(request.path)
+        return web.Response(text="secret")
+
+    asked_inside: list[str] = []
+    async with serving(secret) as port:
+        site.pages = {"/": page("Start"), "/robots.txt": redirect(f"http://127.0.0.1:{port}/robots.txt")}
+        redirected = await Kept().round(crawls.of())
+        site.pages["/robots.txt"] = f"Sitemap: http://127.0.0.1:{port}/sitemap.xml"
+        named = await Kept().round(crawls.of())
+
+    assert asked_inside == []
+    assert redirected.refusal is not None
+    assert named.refusal is not None
+    assert (redirected.refusal.reason, named.refusal.reason) == ("address", "address")
+
+
 async def test_a_start_that_redirects_to_another_site_is_refused_and_names_it(
     site: TestSite, crawls: Crawls, names: Names
 ) -> None:
