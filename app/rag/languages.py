@@ -45,13 +45,13 @@ def stem(word: str) -> str:
 
 
 def of(text: str, otherwise: Language | None = None) -> Language | None:
-    """The language most of whose empty words stand in the text; `otherwise` if none does."""
-    said = [word.casefold().replace("’", "'") for word in words(text)]
-    known = [(sum(word in language.empty for word in said), language) for language in _LANGUAGES]
+    """The language of which most empty words stand in the text; `otherwise` if none does."""
+    said = words(text.casefold().replace("’", "'"))
+    known = [(len(language.empty.intersection(said)), language) for language in _LANGUAGES]
     most, language = max(known, key=lambda pair: pair[0])
     if not most:
         return otherwise
-    if otherwise is not None and sum(word in otherwise.empty for word in said) == most:
+    if otherwise is not None and len(otherwise.empty.intersection(said)) == most:
         return otherwise
     return language
 
