@@ -141,6 +141,7 @@ async def open_resources(
             retries=Retries(settings.ingest.ingest_attempts),
             passages=PassageService(database, embedder, reranker, _selection(settings.retrieval)),
         )
+        await stack.enter_async_context(knowledge.ingestion.running())
         connectors = ConnectorService(
             database, knowledge, Vault(secret_key(settings)), _surroundings(settings, converter)
         )

@@ -59,14 +59,16 @@ class DocumentWork:
             known = await documents.hold(session, document_id)
             if known is None:
                 raise NotFound("document", document_id)
+            job_id: int | None = None
             stays = known.content_sha256 == file.sha256 and known.status not in {"failed", "cancelled"}
             if not stays:
                 other = await documents.of_same_bytes(session, document_id, file.sha256)
                 if other is not None:
                     raise Conflict(f"The collection has these bytes as the document {other}.")
-                if password is not None:
-                    self._ingestion.remember_password(document_id, password)
-                await files.give(session, known, file)
+                waits = files.JOB_OF_ITS_OWN_WAITS if password is not None else None
+                job_id = await files.give(session, known, file, execute_after=waits)
+        if job_id is not None and password is not None:
+            self._ingestion.begin_here(document_id, job_id, password)
         return await self._document(document_id), not stays
 
     async def cancel(self, document_id: UUID) -> DocumentView:

@@ -13,6 +13,8 @@ from app.db.documents import Known, NewFile
 from app.errors import DocumentRefused, InvalidInput, TooLarge
 
 _LONGEST_NAME = 255
+# Of what is ingested by the process that was given it, others take the job up only if that process has ended by then.
+JOB_OF_ITS_OWN_WAITS = timedelta(seconds=60)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

@@ -2,7 +2,8 @@
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -11,6 +12,7 @@ from uuid import UUID
 import anyio
 import anyio.to_thread
 import numpy as np
+from anyio.abc import TaskGroup
 from pydantic import SecretStr
 
 from app.db import embedders, ingestions
@@ -70,10 +72,50 @@ class Ingestion:
         self._tell_every_s = tell_every_s
         self._store_patience_s = store_patience_s
         self._passwords: dict[UUID, SecretStr] = {}
+        self._here: TaskGroup | None = None
 
-    def remember_password(self, document_id: UUID, password: SecretStr) -> None:
-        """Of a document that is about to be ingested. In this process alone, until then: it is never stored."""
-        self._passwords[document_id] = password
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """In the block, documents can be begun here; at its end, those that are not done are given back."""
+        async with anyio.create_task_group() as self._here:
+            try:
+                yield
+            finally:
+                self._here.cancel_scope.cancel()
+                self._here = None
+
+    def begin_here(self, document_id: UUID, job_id: int, password: SecretStr) -> None:
+        """A document that this process alone can open: the password is in its memory until then, and never stored."""
+        assert self._here is not None
+        self._here.start_soon(self._ingest_in_background, document_id, job_id, password)
+
+    async def ingest_here(
+        self,
+        document_id: UUID,
+        job_id: int,
+        password: SecretStr | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        """All attempts, whose job has been put off long enough for the queue; unless another process is already at it."""
+        if password is not None:
+            self._passwords[document_id] = password
+        try:
+            while True:
+                claim = await self.claim(document_id, job_id)
+                if claim is None or isinstance(claim, timedelta):
+                    return None
+                try:
+                    return await self.ingest(claim, on_progress)
+                except Later as later:
+                    await anyio.sleep(later.after.total_seconds())
+        finally:
+            self._passwords.pop(document_id, None)
+
+    async def _ingest_in_background(self, document_id: UUID, job_id: int, password: SecretStr) -> None:
+        try:
+            await self.ingest_here(document_id, job_id, password)
+        except DatabaseUnavailable:
+            logger.warning("Document %s, which needs its password, is left to the queue.", document_id)
 
     async def do(self, job: Job) -> None:
         """One attempt. Raises `Later` if another is to come."""
@@ -138,7 +180,6 @@ class Ingestion:
             text, chunks, embeddings = await self._prepare(claim, claimed, attempt)
             attempt.report(stage="storing", seconds_left=None)
             await self._finish(claim, text, chunks, embeddings, reused=attempt.progress.reused)
-        self._passwords.pop(claim.document_id, None)
 
     async def _prepare(
         self, claim: Claim, claimed: Claimed, attempt: "_Attempt"
@@ -207,8 +248,6 @@ class Ingestion:
         await self._patiently(store)
 
     async def _fail(self, claim: Claim, reason: str, message: str) -> None:
-        self._passwords.pop(claim.document_id, None)
-
         async def store() -> None:
             async with self._sessions.begin() as session:
                 await ingestions.fail(session, claim, reason=reason, message=message)

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Literal, TypedDict, Unpack
 from uuid import UUID
 
-import anyio
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,7 +14,7 @@ from app.db.collections import CollectionReach, CollectionView
 from app.db.documents import DocumentView, Excerpt, NewFile, Status
 from app.db.engine import Sessions
 from app.db.identifiers import as_uuid
-from app.db.queue import Job, Later
+from app.db.queue import Job
 from app.errors import Conflict, InvalidInput, NotFound
 from app.ingest.convert import Converter
 from app.llm.protocols import Embedder
@@ -29,8 +28,6 @@ LONGEST_NAME = 100
 # No slashes and no control characters, no blanks around it.
 NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f-\x9f]([^/\x00-\x1f\x7f-\x9f]*[^\s/\x00-\x1f\x7f-\x9f])?$"
 _NAME = re.compile(NAME_PATTERN)
-# Of what is ingested here and now, the queue takes the job up by itself only if this process has ended by then.
-_JOB_OF_ITS_OWN_WAITS = timedelta(seconds=60)
 # Reasons of failures that trying again does not change: those of `DocumentRefused`.
 _REFUSALS = frozenset(
     {"empty", "encrypted", "broken", "unsupported", "no_text", "too_large", "timeout", "memory"}
@@ -104,14 +101,18 @@ class KnowledgeService:
         *,
         password: SecretStr | None = None,
     ) -> tuple[DocumentView, bool]:
-        """Stores the file; it is ingested in the background. `password` opens it, and is kept only until then.
+        """Stores the file; it is ingested in the background. With a `password` that opens it, by this process,
+        which keeps it only until then.
 
         The same bytes in one collection are one document, and the second value is false for those that were there; a
         document that failed or was cancelled is tried again. Raises `DocumentRefused`, `TooLarge`, and `NotFound` for an
         unknown id.
         """
         file = await files.checked(file_name, content, declared_type, max_bytes=self.max_upload_bytes)
-        document_id, job_id = await self._add(collection, file, password)
+        execute_after = files.JOB_OF_ITS_OWN_WAITS if password is not None else None
+        document_id, job_id = await self._add(collection, file, execute_after)
+        if job_id is not None and password is not None:
+            self.ingestion.begin_here(document_id, job_id, password)
         return await self.document(document_id), job_id is not None
 
     async def ingest_now(
@@ -126,15 +127,9 @@ class KnowledgeService:
     ) -> DocumentView:
         """The same as `add`, but done, or failed, when it returns, unless another process is already at it."""
         file = await files.checked(file_name, content, declared_type, max_bytes=self.max_upload_bytes)
-        document_id, job_id = await self._add(collection, file, password, execute_after=_JOB_OF_ITS_OWN_WAITS)
-        while job_id is not None:
-            claim = await self.ingestion.claim(document_id, job_id)
-            if claim is None or isinstance(claim, timedelta):
-                break
-            try:
-                await self.ingestion.ingest(claim, on_progress)
-            except Later as later:
-                await anyio.sleep(later.after.total_seconds())
+        document_id, job_id = await self._add(collection, file, files.JOB_OF_ITS_OWN_WAITS)
+        if job_id is not None:
+            await self.ingestion.ingest_here(document_id, job_id, password, on_progress)
         return await self.document(document_id)
 
     async def put(
@@ -224,12 +219,7 @@ class KnowledgeService:
         return await self.passages.search(query)
 
     async def _add(
-        self,
-        collection: str,
-        file: NewFile,
-        password: SecretStr | None,
-        *,
-        execute_after: timedelta | None = None,
+        self, collection: str, file: NewFile, execute_after: timedelta | None
     ) -> tuple[UUID, int | None]:
         """The document, and the job to ingest it, if there is something to do."""
         async with self._sessions.begin() as session:
@@ -237,9 +227,6 @@ class KnowledgeService:
             known, is_new = await documents.add(session, collection_id, file)
             if not is_new and known.status not in {"failed", "cancelled"}:
                 return known.id, None
-            if password is not None:
-                # Before it is committed: then any task of this process may take the document.
-                self.ingestion.remember_password(known.id, password)
             return known.id, await files.give(session, known, file, execute_after=execute_after)
 
 

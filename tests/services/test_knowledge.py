@@ -213,10 +213,13 @@ async def test_a_password_opens_a_document_and_is_kept_nowhere(
 
     wrong = await knowledge.ingest_now("default", "a.pdf", locked, password=SecretStr("wrong key"))
     assert wrong.error_reason == "encrypted"
-    _, is_new = await knowledge.add("default", "a.pdf", locked, password=SecretStr("open sesame"))
-    assert is_new
-    assert await do_next(sessions, knowledge)
-    assert (await knowledge.document(refused.id)).status == "ready"
+    async with knowledge.ingestion.running():
+        _, is_new = await knowledge.add("default", "a.pdf", locked, password=SecretStr("open sesame"))
+        assert is_new
+        assert not await do_next(sessions, knowledge), "no other process could open it"
+        with anyio.fail_after(20):
+            while (await knowledge.document(refused.id)).status != "ready":
+                pass
 
     elsewhere = await knowledge.ingest_now("other", "a.pdf", locked)
     assert elsewhere.error_reason == "encrypted"
