@@ -121,7 +121,7 @@ async def test_a_question_that_the_documents_do_not_answer_is_told_so(
 ) -> None:
     parts = Parts(
         model=ExtractiveModel(),
-        knowledge=server.resources.knowledge,
+        knowledge=server.resources.knowledge.passages,
         embedder_name="all-MiniLM-L6-v2",
         load_history=nothing,
         rewriting=Rewriting("off", 1),
