@@ -244,6 +244,8 @@ class ConnectorService:
                 await self.start_due()
             except FreshetError as error:
                 logger.warning("Looking for connectors that are due failed: %s", error.message)
+            except Exception:  # a bug must cost one look, not the process
+                logger.exception("Looking for connectors that are due failed.")
             await anyio.sleep(_LOOK_EVERY_S)
 
     async def _look(self, place: Place, secrets: dict[str, str], *, is_trusted: bool) -> None:
