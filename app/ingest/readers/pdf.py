@@ -7,24 +7,27 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from app.errors import DocumentRefused
-from app.ingest.readers import Allowance, Reading, clean, one_line, too_long
+from app.ingest.readers import Allowance, Reading, clean, one_line, pdf_pages, too_long
+from app.ingest.readers.pdf_layout import HYPHEN
+from app.ingest.readers.pdf_pages import Page
 
 _MAX_PAGES = 50_000
 _MAX_LABEL = 20
 _PAGE_GAP = "\n\n"
-# PDFium puts this character in place of a hyphen at the end of a line, and leaves the line end out.
-_HYPHEN = "\ufffe"
-_HYPHENATED = re.compile(rf"(\w*)[{_HYPHEN}\xad]\n?(\w*)")
-_TRAILING_BLANKS = re.compile(r"[ \t]+$", re.MULTILINE)
+_HYPHENATED = re.compile(rf"(\w*)[{HYPHEN}\xad]\n?(\w*)")
 _FILE_AS_TITLE = re.compile(r"(?i)^(untitled|microsoft word - .*|.*\.\w{2,4})$")
 
 
 class _TextPage(Protocol):
+    @property
+    def raw(self) -> object: ...
     def get_text_range(self) -> str: ...
     def close(self) -> None: ...
 
 
 class _PdfPage(Protocol):
+    @property
+    def raw(self) -> object: ...
     def get_textpage(self) -> _TextPage: ...
     def get_objects(self, *, filter: Sequence[int], max_depth: int) -> Iterable[object]: ...  # noqa: A002  # its name
     def flatten(self) -> int: ...
@@ -75,23 +78,24 @@ def _read(document: _Document, limit: int) -> Reading:
         )
     if count and document.get_formtype() != pdfium.FORMTYPE_NONE:
         document.init_forms()
-    texts: list[str] = []
+    pages: list[Page] = []
     damaged: list[str] = []
     pictures: list[str] = []
     labels = [_label(document, index) for index in range(count)]
     room = limit
     for index, label in enumerate(labels):
         try:
-            text, has_picture = _page(document, index)
+            page, has_picture = _page(document, index, pages[-1] if pages else Page([]))
         except (pypdfium2.PdfiumError, RecursionError, ValueError):
-            text, has_picture = "", False
+            page, has_picture = Page([]), False
             damaged.append(label)
         if has_picture:
             pictures.append(label)
-        room -= len(text) + len(_PAGE_GAP)
+        room -= sum(map(len, page.lines)) + len(page.lines) + len(_PAGE_GAP)
         if room < 0:
             raise too_long(limit)
-        texts.append(text)
+        pages.append(page)
+    texts = pdf_pages.without_running(pages)
     if not any(texts):
         raise _without_text(count, damaged, pictures)
     texts = _join_hyphenated(texts)
@@ -103,8 +107,8 @@ def _read(document: _Document, limit: int) -> Reading:
     )
 
 
-def _page(document: _Document, index: int) -> tuple[str, bool]:
-    """The text of a page, and whether it has a picture in place of text."""
+def _page(document: _Document, index: int, before: Page) -> tuple[Page, bool]:
+    """What is read on a page, and whether it has a picture in place of text."""
     page = document.get_page(index)
     if document.formenv is not None:
         # What was typed into the fields of a form becomes part of the page, then the page is read anew.
@@ -112,10 +116,10 @@ def _page(document: _Document, index: int) -> tuple[str, bool]:
         page.close()
         page = document.get_page(index)
     with closing(page), closing(page.get_textpage()) as textpage:
-        text = _TRAILING_BLANKS.sub("", clean(textpage.get_text_range())).strip()
-        if text:
-            return text, False
-        return "", any(True for _ in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=3))
+        text = textpage.get_text_range()
+        if text and not text.isspace():
+            return pdf_pages.read(page.raw, textpage.raw, text, before), False
+        return Page([]), any(True for _ in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=3))
 
 
 def _label(document: _Document, index: int) -> str:
@@ -139,7 +143,7 @@ def _spans(texts: Sequence[str], labels: Sequence[str]) -> tuple[tuple[str, int,
 def _join_hyphenated(texts: list[str]) -> list[str]:
     """Words broken at the end of a line become whole. A hyphen that belongs to the word (`well-known`) is kept where the
     document shows it: both halves are words of it by themselves, and the whole is not."""
-    if not any(_HYPHEN in text or "\xad" in text for text in texts):
+    if not any(HYPHEN in text or "\xad" in text for text in texts):
         return texts
     words = {
         word.lower()
@@ -152,7 +156,7 @@ def _join_hyphenated(texts: list[str]) -> list[str]:
         joined = (left + right).lower()
         both = left.lower() in words and right.lower() in words
         belongs = right[:1].isupper() or right[:1].isdigit() or (both and joined not in words)
-        return f"{left}-{right}" if belongs and match[0][len(left)] == _HYPHEN else left + right
+        return f"{left}-{right}" if belongs and match[0][len(left)] == HYPHEN else left + right
 
     return [_HYPHENATED.sub(whole, text) for text in texts]
 
