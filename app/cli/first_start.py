@@ -14,7 +14,7 @@ from app.services.knowledge import KnowledgeService
 _PROJECT = Path(app.__file__).resolve().parents[1]
 _COLLECTION = "freshet-docs"
 _PAGE = 100
-_FOR_BUILDERS = frozenset({"decisions.md", "performance.md"})
+_FOR_BUILDERS = frozenset({"architecture.md", "decisions.md", "performance.md"})
 
 _INSTRUCTIONS = """\
 You answer questions about Freshet, a server that answers questions from an organisation's own documents.

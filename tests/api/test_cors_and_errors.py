@@ -139,6 +139,7 @@ async def test_without_configured_origins_no_other_site_may_read_anything(settin
             embedding=settings.embedding,
             chat=settings.chat,
             ingest=settings.ingest,
+            connectors=settings.connectors,
         )
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://freshet") as http:
