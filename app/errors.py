@@ -90,6 +90,7 @@ class NotFound(FreshetError):
 
     def __init__(self, kind: str, identifier: object) -> None:
         super().__init__(f"There is no {kind} {identifier!s:.100}.")
+        self.kind = kind
 
 
 class SessionErased(FreshetError):

@@ -1,7 +1,7 @@
 """From what went wrong to a status code and one line of JSON: the only place that knows both."""
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import Scope
 
 from app import errors, json_text
 
@@ -37,6 +38,10 @@ _CODES_OF_STATUS = {
 }
 
 
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_OPENAI_CODES = {"unauthenticated": "invalid_api_key", "assistant_not_found": "model_not_found"}
+
+
 class Problem(BaseModel):
     """How every failure looks. `code` is stable; `id` is the request's, as in the header `x-request-id`."""
 
@@ -48,26 +53,63 @@ class Problem(BaseModel):
     id: str | None = None
 
 
+class OpenAIFailure(BaseModel):
+    """What went wrong, as OpenAI's servers tell it. `param` is the field that is not as it should be."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIProblem(BaseModel):
+    """How every failure under /v1 looks."""
+
+    error: OpenAIFailure
+
+
 def problem(
     status: int,
     code: str,
     message: str,
     *,
-    request_id: str | None,
+    scope: Scope,
     detail: Any = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    body = {
-        "type": "error",
-        "code": code,
-        "message": message,
-        "error": message,
-        "detail": detail,
-        "id": request_id,
-    }
+    """In the form of the door that was knocked on."""
+    if scope["path"].startswith("/v1/"):
+        status = 400 if status == 422 else status
+        body = openai_error(status, code, message, param=_param(detail))
+    else:
+        body = {
+            "type": "error",
+            "code": code,
+            "message": message,
+            "error": message,
+            "detail": detail,
+            "id": scope.get("request_id"),
+        }
     return Response(
         json_text.encode(body), status, {"cache-control": "no-store", **(headers or {})}, "application/json"
     )
+
+
+def openai_error(status: int, code: str, message: str, *, param: str | None = None) -> dict[str, Any]:
+    """As OpenAI's servers tell it; its clients choose their exception by the status."""
+    kind = "server_error" if status >= 500 else _OPENAI_TYPES.get(status, "invalid_request_error")
+    told = _OPENAI_CODES.get(code, code)
+    param = "model" if told == "model_not_found" else param
+    return {"error": {"message": message, "type": kind, "param": param, "code": told}}
+
+
+def _param(detail: Any) -> str | None:
+    """The first field that is not as it should be, as `messages.0.content`."""
+    match detail:
+        case [{"loc": ["body", *path]}, *_] if path:
+            return ".".join(cast("list[str]", path))
+        case _:
+            return None
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -78,6 +120,11 @@ def add_error_handlers(app: FastAPI) -> None:
 
 def status_of(error: errors.FreshetError) -> int:
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
+def code_of(error: errors.FreshetError) -> str:
+    """Told apart further than in our own API, as OpenAI's tells a model that is not there from all else."""
+    return f"{error.kind}_not_found" if isinstance(error, errors.NotFound) else error.code
 
 
 def headers_of(error: errors.FreshetError) -> dict[str, str]:
@@ -95,9 +142,9 @@ async def _expected(request: Request, error: Exception) -> Response:
         logger.warning("%s: %s", error.code, error.message, exc_info=error.__cause__)
     return problem(
         status,
-        error.code,
+        code_of(error) if request.url.path.startswith("/v1/") else error.code,
         error.message,
-        request_id=_id(request),
+        scope=request.scope,
         detail=error.detail,
         headers=headers_of(error),
     )
@@ -114,7 +161,7 @@ async def _malformed(request: Request, error: Exception) -> Response:
     message = (
         f"The request is not as it should be: {where}: {detail[0]['message'] if detail else 'unreadable'}."
     )
-    return problem(422, "invalid_input", message, request_id=_id(request), detail=detail)
+    return problem(422, "invalid_input", message, scope=request.scope, detail=detail)
 
 
 async def _of_the_framework(request: Request, error: Exception) -> Response:
@@ -127,7 +174,7 @@ async def _of_the_framework(request: Request, error: Exception) -> Response:
     if status == 405:
         headers["allow"] = ", ".join(_methods_of(request))
         headers.pop("Allow", None)
-    return problem(status, code, message, request_id=_id(request), headers=headers)
+    return problem(status, code, message, scope=request.scope, headers=headers)
 
 
 def _methods_of(request: Request) -> list[str]:
@@ -138,7 +185,3 @@ def _methods_of(request: Request) -> list[str]:
         if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
             taken.append(method)
     return taken
-
-
-def _id(request: Request) -> str | None:
-    return request.scope.get("request_id")

@@ -62,7 +62,7 @@ class RequestGuard:
                 500,
                 "internal_error",
                 "Something went wrong on our side. It has been noted.",
-                request_id=request_id,
+                scope=scope,
             )
             await response(scope, receive, send)
 
@@ -120,5 +120,5 @@ class BodyLimit:
 async def _refuse(scope: Scope, receive: Receive, send: Send, limit: int) -> None:
     # The connection stays open: uvicorn reads the rest of the body away, so that the client gets to reading this.
     message = f"The request's body is too large: at most {limit} bytes are taken."
-    response = problem(413, "too_large", message, request_id=scope.get("request_id"))
+    response = problem(413, "too_large", message, scope=scope)
     await response(scope, receive, send)

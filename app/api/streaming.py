@@ -1,8 +1,8 @@
 """A run as an HTTP answer: its lines, written as they come, in the form that the client asked for."""
 
-from collections.abc import Callable
 from contextlib import aclosing, suppress
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import anyio
 from starlette.responses import Response
@@ -24,6 +24,43 @@ _SSE_HEARTBEAT = b": heartbeat\n\n"
 _HANDED_OVER = "freshet.handed_over"
 
 
+class Wire(Protocol):
+    """How the lines of a run are written to one client."""
+
+    @property
+    def content_type(self) -> str: ...
+
+    def write(self, batch: Lines) -> bytes:
+        """The lines, or a sign of life for none; nothing if the client has no use for them."""
+        ...
+
+    def cut(self, error: FreshetError, resume_after: int) -> bytes:
+        """The end of a stream that ends before its answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """The events themselves."""
+
+    form: Form
+
+    @property
+    def content_type(self) -> str:
+        return f"{SSE}; charset=utf-8" if self.form == "sse" else NDJSON
+
+    def write(self, batch: Lines) -> bytes:
+        return _as_sse(batch) if self.form == "sse" else _as_ndjson(batch)
+
+    def cut(self, error: FreshetError, resume_after: int) -> bytes:
+        line = cut(error, resume_after).line()
+        return line if self.form == "ndjson" else sse_frame(line, None)
+
+
+def native(accept: str | None) -> Native:
+    return Native(form_of(accept))
+
+
 def form_of(accept: str | None) -> Form:
     """SSE for those who ask for it; NDJSON for everybody else, `*/*` included."""
     return "sse" if accept is not None and SSE in accept.lower() else "ndjson"
@@ -37,17 +74,15 @@ class EventStream(Response):
     would otherwise be held by each open stream and passed by each line.
     """
 
-    def __init__(self, followed: Followed, form: Form, *, after: int = 0) -> None:
+    def __init__(self, followed: Followed, wire: Wire, *, after: int = 0) -> None:
         self._batches = followed.follow(after=after)
         self._reading = followed.reading
         self._after = after
-        self._form: Form = form
-        self._write: Callable[[Lines], bytes] = _as_sse if form == "sse" else _as_ndjson
-        media_type = f"{SSE}; charset=utf-8" if form == "sse" else NDJSON
+        self._wire = wire
         self.status_code = 200
         self.background = None
         self.raw_headers = [
-            (b"content-type", media_type.encode()),
+            (b"content-type", wire.content_type.encode()),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
             (b"x-session-id", followed.session_id.encode()),
@@ -63,21 +98,18 @@ class EventStream(Response):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_when_gone, receive, tasks.cancel_scope)
             with self._reading.patience.limiting() as limit, suppress(TimeoutError):
+                write = self._wire.write
                 try:
                     async with aclosing(self._batches) as batches:
                         async for batch in batches:
-                            body = {
-                                "type": "http.response.body",
-                                "body": self._write(batch),
-                                "more_body": True,
-                            }
-                            await limit.wait(send(body), self._reading.stall_s)
+                            if body := write(batch):
+                                message = {"type": "http.response.body", "body": body, "more_body": True}
+                                await limit.wait(send(message), self._reading.stall_s)
                             self._after = batch.first_seq + len(batch.lines) - 1
                     end = b""
                 except FreshetError as error:
                     # The stream ends, and not the answer.
-                    line = cut(error, self._after).line()
-                    end = line if self._form == "ndjson" else sse_frame(line, None)
+                    end = self._wire.cut(error, self._after)
                 await limit.wait(send({"type": "http.response.body", "body": end}), self._reading.stall_s)
             tasks.cancel_scope.cancel()
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, TypeAdapter, model_validator
 from app.api.contract import OPTIONAL_USER, problems
 from app.api.deps import Chat, Runs, SessionHistory, ViewerDep
 from app.api.errors import Problem
-from app.api.streaming import NDJSON, SSE, EventStream, form_of
+from app.api.streaming import NDJSON, SSE, EventStream, native
 from app.api.text import Text
 from app.api.v1.history import SessionId, StepView
 from app.errors import InvalidInput
@@ -207,7 +207,7 @@ async def stream(
     question: Question, viewer: ViewerDep, chat: Chat, key: KeyHeader = None, accept: Accept = None
 ) -> EventStream:
     """Ask, and follow the answer as it is made. Leaving does not end it: it is finished and stored."""
-    return EventStream(await chat.begin(question.asked(key), viewer), form_of(accept))
+    return EventStream(await chat.begin(question.asked(key), viewer), native(accept))
 
 
 @router.post(
@@ -273,7 +273,7 @@ async def resume(
     if resumed is None:
         return Response(status_code=204)
     followed, behind = resumed
-    return EventStream(followed, form_of(accept), after=behind)
+    return EventStream(followed, native(accept), after=behind)
 
 
 @router.post("/{session_id}/stop", responses=problems(404, 422), openapi_extra=OPTIONAL_USER)
@@ -300,7 +300,7 @@ async def regenerate(
     """Answer a question again: the answer there was, and what followed it, stay as another branch."""
     body = body or Regenerate()
     asked = body.asked(session_id, key, message_id=body.message_id)
-    return EventStream(await chat.begin_again(asked, viewer), form_of(accept))
+    return EventStream(await chat.begin_again(asked, viewer), native(accept))
 
 
 @router.patch("/{session_id}/messages/{message_id}", **_STREAM)
@@ -315,7 +315,7 @@ async def edit(
 ) -> EventStream:
     """Ask a question in other words: what it was, and what followed it, stay as another branch."""
     asked = body.asked(session_id, key, message_id=message_id, message=body.message)
-    return EventStream(await chat.begin_again(asked, viewer), form_of(accept))
+    return EventStream(await chat.begin_again(asked, viewer), native(accept))
 
 
 def _one_key(in_body: str | None, in_header: str | None) -> str | None:
