@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from app import __version__
 from app.api.errors import add_error_handlers
 from app.api.middleware import BodyLimit, RequestGuard, RequestId
+from app.api.openai import completions, models
 from app.api.streaming import send_handed_over
 from app.api.v1 import (
     assistants,
@@ -31,6 +32,7 @@ from app.resources import Resources, open_resources
 from app.settings import Settings
 
 _API = "/api/v1"
+_OPENAI = "/v1"
 
 _DESCRIPTION = """\
 Answers from your own documents, streamed token by token, every claim tied to a source.
@@ -98,4 +100,6 @@ def create_app(
         auth,
     ):
         app.include_router(part.router, prefix=_API)
+    for door in (models, completions):
+        app.include_router(door.router, prefix=_OPENAI)
     return app

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
 
-from app.api.errors import Problem
+from app.api.errors import OpenAIProblem, Problem
 
 _REASONS = {
     401: "The credential does not count, or there is none.",
@@ -31,6 +31,14 @@ Cursor = Query(max_length=200, description="The `next` of the page before.")
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": _REASONS[status]} for status in (*statuses, 503)}
+
+
+def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Of a path under /v1, where a request that is not as it should be is answered with 400."""
+    told: dict[int | str, str] = {status: _REASONS[status] for status in (*statuses, 503)}
+    # With a `default` the framework does not add a 422 of its own.
+    told |= {400: _REASONS[422], "default": "Any other failure."}
+    return {status: {"model": OpenAIProblem, "description": why} for status, why in told.items()}
 
 
 def cut(rows: list[T], limit: int, cursor: Callable[[T], str]) -> tuple[list[T], str | None]:

@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question that has been accepted and stored. `given_history` is what the client sent along, for this turn only.
+    """A question that has been accepted and stored. `given_history` and `instructions` are what the client sent along, for this turn
+    only.
 
     `is_queued`: it waits for its session's other answers first. `signed_in`: a user asks. `is_again`: it has had an answer.
     """
@@ -51,6 +52,7 @@ class Turn:
     is_queued: bool = False
     signed_in: bool = False
     is_again: bool = False
+    instructions: str = ""
 
 
 class Knowledge(Protocol):
@@ -175,7 +177,7 @@ def _cache_key(turn: Turn, parts: Parts) -> Key | None:
     assistant = turn.assistant
     model = (parts.model.provider, assistant.model or parts.model.name)
     language = turn.language or assistant.language
-    beside = (model, parts.embedder_name, parts.context_tokens, language, turn.signed_in)
+    beside = (model, parts.embedder_name, parts.context_tokens, language, turn.signed_in, turn.instructions)
     return cache.key(assistant, turn.question, *beside)
 
 
@@ -398,7 +400,7 @@ async def _synthesise(
     passages = [_passage(source) for source in sources]
     asked = Prompt(
         messages=prompt.build(
-            instructions=assistant.instructions,
+            instructions=f"{assistant.instructions}\n\n{turn.instructions}".strip(),
             context=assistant.context,
             language=turn.language or assistant.language,
             history=history,

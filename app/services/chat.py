@@ -38,13 +38,15 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client sends. `assistant` is a slug or an id; `history` counts for this turn only."""
+    """What a client sends. `assistant` is a slug or an id; `history` and `instructions`, which follow the assistant's own, count for
+    this turn only."""
 
     message: str
     assistant: str
     session_id: str | None = None
     language: str | None = None
     history: tuple[ChatMessage, ...] | None = None
+    instructions: str = ""
     on_busy: OnBusy = "reject"
     idempotency_key: str | None = None
 
@@ -159,6 +161,7 @@ class ChatService:
             assistant,
             asked.message,
             asked.history,
+            instructions=asked.instructions,
             session_is_new=not opened.was_there,
             signed_in=viewer.account is not None,
         )
@@ -243,6 +246,7 @@ def _turn(
     question: str,
     history: tuple[ChatMessage, ...] | None,
     *,
+    instructions: str = "",
     session_is_new: bool,
     signed_in: bool,
     is_again: bool = False,
@@ -256,6 +260,7 @@ def _turn(
         question=question,
         language=run.language,
         given_history=history,
+        instructions=instructions,
         session_is_new=session_is_new,
         is_queued=run.status == "queued",
         signed_in=signed_in,
