@@ -210,9 +210,16 @@ def test_a_cell_of_several_lines_is_one_value():
 
 def test_a_table_of_words_has_a_header_where_it_looks_different():
     rows = [("Short", "Long"), ("EU", "European Union"), ("UN", "United Nations")]
-    coloured = b"1 0 0 rg " + drawn(*cells(rows[:1])) + b"0 g " + drawn(*cells(rows[1:], top=680))
+    coloured = (
+        drawn((76, 740, "Some names"))
+        + b"1 0 0 rg "
+        + drawn(*cells(rows[:1]))
+        + b"0 g "
+        + drawn(*cells(rows[1:], top=680))
+    )
 
     assert paragraphs(coloured + ruled(3, 2)) == [
+        "Some names",
         "Short: EU; Long: European Union",
         "Short: UN; Long: United Nations",
     ]
@@ -436,6 +443,6 @@ def test_the_rules_of_a_drawing_are_not_looked_at(more: bytes):
 @pytest.mark.parametrize("times", [4, 16], ids=["words", "characters"])
 def test_a_page_of_very_much_stays_as_it_was_drawn(times: int):
     more = [(40, 560 - 20 * row, f"a{row} b " * 3_000) for row in range(times)]
-    rest = drawn(*across(RIVER, MARKET), *more)
+    rest = drawn(*across(RIVER, MARKET), *more) + ruled(28, 2)
 
     assert text_of(rest).split()[:11] == f"{RIVER[0]} {MARKET[0]}".split()[:11]

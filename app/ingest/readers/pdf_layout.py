@@ -12,9 +12,11 @@ import pypdfium2.raw as pdfium
 # Beyond these a page is taken as it was drawn, so that what one costs stays bounded.
 _MOST_CHARACTERS = 100_000
 _MOST_WORDS = 20_000
-# One in so many lines is measured to see whether a page has columns, and each that ends in numbers.
-_SAMPLED = 3
-_GAPS_KEPT = 12
+# One in so many lines is measured to see whether a page has columns, and each that ends in numbers; of the last ones
+# before it, so many must agree with one.
+_SAMPLED = 2
+_AGREEING = 2
+_COMPARED = 4
 _ENDS_IN_NUMBERS = re.compile(r"\S\s+[-(+$€£]?\d[\d.,]*[%)]?\s+[-(+$€£]?\d[\d.,]*[%)]?\S{0,2}\s*$")
 # PDFium puts this character in place of a hyphen at the end of a line, and leaves the line end out.
 HYPHEN = "\ufffe"
@@ -140,25 +142,36 @@ class Sheet:
         return words
 
     def looks_divided(self, but: Container[int]) -> bool:
-        """Whether two lines of those that are measured have a wide gap at the same place. `but` are lines not to ask."""
-        gaps: deque[tuple[float, float]] = deque(maxlen=_GAPS_KEPT)
+        """Whether lines of those that are measured have wide gaps at the same place. `but` are lines not to ask."""
+        before: deque[list[tuple[float, float]]] = deque(maxlen=_COMPARED)
         for line, text in enumerate(self.lines):
-            if line in but or (line % _SAMPLED and not _ENDS_IN_NUMBERS.search(text)):
+            in_numbers = _ENDS_IN_NUMBERS.search(text)
+            if line in but or (line % _SAMPLED and not in_numbers):
                 continue
             of_line = [(one.box.right, other.box.left) for one, other in pairwise(spans(self.words(line)))]
-            if any(left < end and start < right for left, right in of_line for start, end in gaps):
+            agreeing = sum(
+                any(left < end and start < right for left, right in of_line for start, end in gaps)
+                for gaps in before
+            )
+            if agreeing >= (1 if in_numbers else _AGREEING):
                 return True
-            gaps += of_line
+            before.append(of_line)
         return False
 
-    def all_words(self) -> list[Span] | None:
-        """Of the lines that are level; None where text runs from right to left, or there are too many."""
+    def all_words(self, within: Sequence[tuple[float, float]] | None) -> list[Span] | None:
+        """Of the lines that are level, those outside of all these heights as if each was one word. None where text runs
+        from right to left, or there are too many."""
         words: list[Span] = []
         for line, text in enumerate(self.lines):
             if _RIGHT_TO_LEFT.search(text):
                 return None
-            if text.strip() and self.line_box(line) is not None:
+            box = self.line_box(line) if text.strip() else None
+            if box is None:
+                continue
+            if within is None or any(low <= box.top and box.bottom <= high for low, high in within):
                 words += self.words(line)
+            else:
+                words.append(Span(text.strip(), self._starts[line], line, box))
             if len(words) > _MOST_WORDS:
                 return None
         return words

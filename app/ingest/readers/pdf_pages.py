@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
 
@@ -51,9 +51,13 @@ def read(page: object, text_page: object, text: str, before: Page) -> Page:
     margins = _margins(sheet)
     drawn = list(grids(rules(page)))
     blocks, header = _Blocks(), None
-    if (drawn or before.header is not None or sheet.looks_divided(margins)) and (words := sheet.all_words()):
-        header = _put_tables(sheet, words, drawn, blocks, margins, before)
-        _put_columns(words, blocks)
+    divided = before.header is not None or sheet.looks_divided(margins)
+    heights = None if divided else [(grid.rows[-1], grid.rows[0]) for grid in drawn]
+    if (divided or drawn) and (words := sheet.all_words(heights)):
+        found = _tables(words, drawn, blocks, divided=divided)
+        header = _put_tables(sheet, words, found, blocks, margins, before)
+        if divided:
+            _put_columns(words, blocks)
     lines: list[str] = []
     running: dict[int, str] = {}
     for line, shown in enumerate(sheet.lines):
@@ -83,7 +87,7 @@ def _margins(sheet: Sheet) -> dict[int, str]:
 def _put_tables(
     sheet: Sheet,
     words: Sequence[Span],
-    drawn: Sequence[Grid],
+    tables: Iterable[Table],
     blocks: _Blocks,
     margins: dict[int, str],
     before: Page,
@@ -93,7 +97,7 @@ def _put_tables(
     top = max((word.box.top for word in words if margins.get(word.line) not in known), default=0.0)
     bottom = min((word.box.bottom for word in words if word.line not in margins), default=0.0)
     last: Header | None = None
-    for table in _tables(words, drawn, blocks):
+    for table in tables:
         found = written(table, sheet.style, before.header if table.top >= top - 1 else None)
         if found is None:
             continue
@@ -105,15 +109,17 @@ def _put_tables(
     return last
 
 
-def _tables(words: Sequence[Span], drawn: Sequence[Grid], blocks: _Blocks) -> Iterator[Table]:
-    """`blocks` takes the lines of each before the next is looked for."""
+def _tables(
+    words: Sequence[Span], drawn: Sequence[Grid], blocks: _Blocks, *, divided: bool
+) -> Iterator[Table]:
+    """Without rules only where the page is divided. `blocks` takes the lines of each before the next is looked for."""
     upwards = sorted(words, key=lambda word: word.box.middle)
     a_line = Counter(word.line for word in words)
     for grid in drawn:
         table = ruled(grid, upwards, a_line)
         if table is not None and not table.lines & blocks.taken:
             yield table
-    pieces = _pieces(words, blocks)
+    pieces = _pieces(words, blocks) if divided else []
     a_line = Counter(piece.line for piece in pieces)
     for run, gutters in runs(rows(pieces)):
         table = unruled(run, gutters, a_line)
