@@ -4,7 +4,6 @@ import ctypes
 import re
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Sequence
-from itertools import pairwise
 from typing import NamedTuple, Protocol, cast
 
 import pypdfium2.raw as pdfium
@@ -22,6 +21,8 @@ _ENDS_IN_NUMBERS = re.compile(r"\S\s+[-(+$€£]?\d[\d.,]*[%)]?\s+[-(+$€£]?\d
 HYPHEN = "\ufffe"
 _PARTS = re.compile(f"[^{HYPHEN}]*{HYPHEN}|[^{HYPHEN}]+")
 _WORD = re.compile(r"\S+")
+# With a character on each side.
+_BLANK = re.compile(r"\S\s+\S")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 # In heights of a line: a blank is a quarter of one.
 _WIDE_GAP = 1.0
@@ -148,7 +149,7 @@ class Sheet:
             in_numbers = _ENDS_IN_NUMBERS.search(text)
             if line in but or (line % _SAMPLED and not in_numbers):
                 continue
-            of_line = [(one.box.right, other.box.left) for one, other in pairwise(spans(self.words(line)))]
+            of_line = self._gaps(line)
             agreeing = sum(
                 any(left < end and start < right for left, right in of_line for start, end in gaps)
                 for gaps in before
@@ -157,6 +158,18 @@ class Sheet:
                 return True
             before.append(of_line)
         return False
+
+    def _gaps(self, line: int) -> list[tuple[float, float]]:
+        """From where to where the wide gaps of a line go."""
+        gaps: list[tuple[float, float]] = []
+        at, rect = self._starts[line], self._rect
+        for blank in _BLANK.finditer(self.lines[line]):
+            self._measure(at + blank.start())
+            right, height = rect.right, rect.top - rect.bottom
+            self._measure(at + blank.end() - 1)
+            if rect.left - right > _WIDE_GAP * height:
+                gaps.append((right, rect.left))
+        return gaps
 
     def all_words(self, within: Sequence[tuple[float, float]] | None) -> list[Span] | None:
         """Of the lines that are level, those outside of all these heights as if each was one word. None where text runs
@@ -187,11 +200,12 @@ class Sheet:
         return name.value, (red.value, green.value, blue.value, alpha.value)
 
     def _character(self, start: int) -> Box:
-        raw.FPDFText_GetLooseCharBox(
-            self._text_page, self._index(start) if self._shifted else start, self._reference
-        )
+        self._measure(start)
         rect = self._rect
         return Box(rect.left, rect.bottom, rect.right, rect.top)
+
+    def _measure(self, start: int) -> None:
+        raw.FPDFText_GetLooseCharBox(self._text_page, self._index(start), self._reference)
 
     def _index(self, start: int) -> int:
         return raw.FPDFText_GetCharIndexFromTextIndex(self._text_page, start) if self._shifted else start
