@@ -17,9 +17,9 @@ from app.events import Done, Event, Status, TokenUsage, failure
 from app.llm.protocols import ChatMessage, ChatModel
 from app.rag import pipeline
 from app.rag.answerability import CALIBRATIONS
-from app.rag.pipeline import Answered, Knowledge, Parts, Spent, Turn
 from app.rag.rewrite import Mode, Rewriting
 from app.rag.steps import OpenStep
+from app.rag.turn import Answered, Knowledge, Parts, Spent, Turn
 from app.runs.checkpoint import Checkpointer
 from app.runs.log import unpack
 from app.runs.runner import Run

@@ -17,7 +17,7 @@ from app.db.conversations import IdempotencyKey, KeyTaken, NewRun, StoredMessage
 from app.db.engine import Sessions
 from app.errors import IdempotencyMismatch, InvalidInput, NotFound, SessionBusy
 from app.llm.protocols import ChatMessage
-from app.rag.pipeline import Turn
+from app.rag.turn import Turn
 from app.runs.runner import Run, Runner
 from app.services.answering import Answering
 from app.services.assistants import usable_in

@@ -58,6 +58,11 @@ class PassageService:
     def reranker_name(self) -> str | None:
         return self._reranker.name if self._reranker is not None else None
 
+    @property
+    def way(self) -> str:
+        """What else than the question and the assistant decides which passages are found."""
+        return f"{self._embedder.name} {self.reranker_name} {self._selection}"
+
     async def rerank(self, query: Query, hits: Sequence[Hit]) -> list[Hit]:
         """As they are without a reranker. Raises `ModelFailed`."""
         if self._reranker is None or not hits:

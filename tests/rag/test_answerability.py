@@ -8,9 +8,9 @@ from app.llm.extractive import NOTHING_FOUND, ExtractiveModel
 from app.llm.protocols import ChatMessage
 from app.rag import pipeline
 from app.rag.answerability import CALIBRATIONS, judge
-from app.rag.pipeline import Parts, Spent, Turn
 from app.rag.retrieval import Hit
 from app.rag.rewrite import Rewriting
+from app.rag.turn import Parts, Spent, Turn
 from app.services.answer_cache import AnswerCacheService
 from app.services.viewer import ANONYMOUS
 from tests.conftest import RunningServer

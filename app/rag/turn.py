@@ -1,0 +1,114 @@
+"""What an answer is made of and with: the turn, the parts of the pipeline, and what has been spent."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from app.db.assistants import AssistantForTurn
+from app.events import TokenUsage
+from app.llm.protocols import ChatMessage, ChatModel, Prompt
+from app.rag import memory
+from app.rag.answerability import Calibration
+from app.rag.cache import Cache
+from app.rag.retrieval import Hit, Prepared, Query
+from app.rag.rewrite import Rewriting
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question that has been accepted and stored. `given_history` and `instructions` are what the client sent along, for this turn
+    only.
+
+    `is_queued`: it waits for its session's other answers first. `signed_in`: a user asks. `is_again`: it has had an answer.
+    """
+
+    run_id: UUID
+    session_id: str
+    question_id: UUID
+    answer_id: UUID
+    assistant: AssistantForTurn
+    question: str
+    language: str | None
+    given_history: tuple[ChatMessage, ...] | None
+    session_is_new: bool
+    is_queued: bool = False
+    signed_in: bool = False
+    is_again: bool = False
+    instructions: str = ""
+
+
+class Knowledge(Protocol):
+    async def prepare(self, query: Query) -> Prepared: ...
+
+    async def retrieve(self, prepared: Prepared, query: Query) -> list[Hit]: ...
+
+    @property
+    def reranker_name(self) -> str | None: ...
+
+    @property
+    def way(self) -> str:
+        """What else than the question and the assistant decides which passages are found."""
+        ...
+
+    async def rerank(self, query: Query, hits: Sequence[Hit]) -> list[Hit]: ...
+
+    async def choose(self, query: Query, hits: Sequence[Hit]) -> list[Hit]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the pipeline works with, besides the turn."""
+
+    model: ChatModel
+    knowledge: Knowledge
+    embedder_name: str
+    load_history: Callable[[Turn], Awaitable[Sequence[ChatMessage]]]
+    rewriting: Rewriting
+    calibration: Calibration | None
+    cache: Cache
+    history_tokens: int
+    context_tokens: int
+
+
+@dataclass(slots=True)
+class Spent:
+    """What the model has read and said so far, for an answer that is not made to its end. `before` is what it has taken to make
+    the question ready."""
+
+    before: TokenUsage | None = None
+    asked: Prompt | None = None
+    said_characters: int = 0
+    said_pieces: int = 0
+
+    def usage(self) -> TokenUsage | None:
+        """Of all that was asked; None if nothing was."""
+        answer = self.of_answer()
+        return self.before if answer is None else self.whole(answer)
+
+    def whole(self, answer: TokenUsage) -> TokenUsage:
+        """The answer's own usage, and what was taken before it."""
+        if self.before is None:
+            return answer
+        return TokenUsage(
+            input_tokens=self.before.input_tokens + answer.input_tokens,
+            output_tokens=self.before.output_tokens + answer.output_tokens,
+            total_tokens=self.before.total_tokens + answer.total_tokens,
+            estimated=self.before.estimated or answer.estimated,
+        )
+
+    def of_answer(self) -> TokenUsage | None:
+        """Estimated; None if the model was not asked. A model says a token a piece, or several: hence the larger of the two estimates."""
+        if self.asked is None:
+            return None
+        read = sum(memory.estimated_tokens(message.content) for message in self.asked.messages)
+        said = max(self.said_pieces, self.said_characters // 4)
+        return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said, estimated=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The model has ended its answer; the last thing the pipeline yields."""
+
+    finish_reason: str
+    usage: TokenUsage
