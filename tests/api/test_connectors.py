@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.settings import ConnectorSettings, Settings
-from tests.conftest import RunningServer
+from tests.conftest import RunningServer, ingesting
 from tests.ingest.connectors.site import (
     TestBucket,
     TestSite,
@@ -25,7 +25,7 @@ KEYS = {"access_key_id": "AKTEST", "secret_access_key": "the secret of the bucke
 def settings(settings: Settings) -> Settings:
     """Loopback is what the tests have."""
     allowed = settings.connectors.model_copy(update={"connector_allow_private": ("127.0.0.1",)})
-    return replace(settings, connectors=allowed)
+    return replace(ingesting(settings), connectors=allowed)
 
 
 @pytest.fixture

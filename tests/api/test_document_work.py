@@ -1,6 +1,5 @@
 import json
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -10,21 +9,12 @@ import pytest
 
 from app.db.engine import Sessions
 from app.services.accounts import AccountService
-from app.settings import Settings
-from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, RunningServer, Serve
+from tests.conftest import ADMIN_EMAIL, ADMIN_PASSWORD, RunningServer
 from tests.ingest.ingest_files import lines_of, pdf
 from tests.queued import do_next
 
 RIVERS = b"# Rivers\n\nA freshet is the flood of a river from melted snow."
 DELTAS = b"# Deltas\n\nWhere a river meets the sea, it leaves its sand behind."
-
-
-@pytest.fixture
-async def server(serve: Serve, settings: Settings) -> AsyncGenerator[RunningServer]:
-    """It leaves all documents to others: here, to the test."""
-    ingest = settings.ingest.model_copy(update={"ingest_in_server": False})
-    async with serve(replace(settings, ingest=ingest)) as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,9 +6,16 @@ import httpx
 import pytest
 
 from app.services.accounts import AccountService
+from app.settings import Settings
+from tests.conftest import ingesting
 from tests.ingest.ingest_files import encrypted
 
 RIVERS = b"# Rivers\n\nA freshet is the flood of a river from melted snow."
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return ingesting(settings)
 
 
 async def _upload(
