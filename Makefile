@@ -85,7 +85,7 @@ lock:  ## Lock the newest dependencies that pyproject.toml allows, with uv
 define install
 @echo 'Installing $(1) into .venv. This takes a minute or two.'
 @if command -v uv > /dev/null; then \
-    uv pip install --quiet --python .venv --no-deps --require-hashes -r $(1); \
+    uv pip install --quiet --compile-bytecode --python .venv --no-deps --require-hashes -r $(1); \
 else \
     $(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-version-check --no-input --no-deps --require-hashes -r $(1); \
 fi
