@@ -73,6 +73,14 @@ async def test_a_text_has_one_vector_whatever_is_embedded_beside_it(minilm: Mini
         assert await minilm.embed_question(passage) == pytest.approx(vector, abs=1e-5)
 
 
+async def test_each_token_that_is_read_has_a_vector_of_unit_length(minilm: MiniLM):
+    for text, tokens in (("unbelievable", 1), ("The cat sleeps.", 4), ("", 0), ("word " * 300, 254)):
+        vectors = minilm.token_vectors(text)
+
+        assert vectors.shape == (tokens, minilm.dimensions)
+        assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+
+
 async def test_nothing_embeds_to_no_rows(minilm: MiniLM):
     assert (await minilm.embed_passages([])).shape == (0, minilm.dimensions)
 
@@ -154,6 +162,7 @@ async def test_numpy_computes_the_same_vectors_where_onnxruntime_is_missing(
     assert "numpy" in caplog.text
     assert np.sum(slow * await minilm.embed_passages(passages), axis=1).min() > 0.99999
     assert slow.dtype == np.float32
+    assert fallback.token_vectors(passages[0]) == pytest.approx(minilm.token_vectors(passages[0]), abs=1e-3)
     await fallback.aclose()
 
 
