@@ -22,6 +22,7 @@ from app.ingest.connectors.addresses import Guard
 from app.ingest.connectors.kinds import Surroundings
 from app.ingest.convert import ConversionLimits, Converter
 from app.llm.extractive import ExtractiveModel
+from app.llm.maxsim_reranker import MaxSimReranker
 from app.llm.minilm import MiniLM
 from app.llm.protocols import ChatModel, Embedder, Reranker
 from app.patience import Patience
@@ -130,7 +131,7 @@ async def open_resources(
             Converter(limits, workers=max(1, settings.ingest.ingest_concurrency // 2))
         )
         max_upload_bytes = settings.ingest.max_upload_bytes
-        reranker = create_reranker(settings.retrieval)
+        reranker = create_reranker(settings.retrieval, embedder)
         if reranker is not None:
             await stack.enter_async_context(aclosing(reranker))
         knowledge = KnowledgeService(
@@ -282,13 +283,16 @@ async def open_embedder(settings: Settings) -> AsyncGenerator[Embedder]:
 
 def _selection(settings: RetrievalSettings) -> Selection:
     return Selection(
-        candidates=settings.rerank_candidates,
+        candidates=settings.candidates,
         most_of_document=settings.passages_per_document,
         neighbour_characters=settings.neighbour_characters,
     )
 
 
-def create_reranker(settings: RetrievalSettings) -> Reranker | None:
+def create_reranker(settings: RetrievalSettings, embedder: Embedder) -> Reranker | None:
+    if settings.rerank_kind == "maxsim":
+        assert isinstance(embedder, MiniLM), "the settings are refused with another"
+        return MaxSimReranker(embedder, limit_s=settings.rerank_timeout_s)
     if settings.rerank_url is None:
         return None
     from app.llm.reranker_endpoint import EndpointReranker, form_of

@@ -105,14 +105,26 @@ class EmbeddingSettings(_Group):
 
 
 class RetrievalSettings(_Group):
+    rerank_kind: Literal["server", "maxsim"] = "server"
     rerank_url: str | None = None
     rerank_form: Literal["cohere", "jina", "tei"] | None = None
     rerank_model: str | None = None
     rerank_api_key: SecretStr | None = None
     rerank_timeout_s: _PositiveSeconds = 3.0
-    rerank_candidates: Annotated[int, Field(ge=1, le=50)] = 30
+    rerank_candidates: Annotated[int, Field(ge=1, le=50)] | None = None
     passages_per_document: _PositiveInt | None = None
     neighbour_characters: Annotated[int, Field(ge=0, le=50_000)] = 0
+
+    @property
+    def candidates(self) -> int:
+        """The built-in reranker takes a tenth of a second of processor time for each."""
+        return self.rerank_candidates or (10 if self.rerank_kind == "maxsim" else 30)
+
+    @property
+    def of_a_server(self) -> list[str]:
+        """The names of the settings that are set and mean something to a reranking server alone."""
+        names = ("rerank_url", "rerank_form", "rerank_model", "rerank_api_key")
+        return [name.upper() for name in names if getattr(self, name) is not None]
 
 
 class ChatSettings(_Group):
@@ -217,14 +229,28 @@ class Settings:
             raise StartupRefused(
                 "QUERY_REWRITE is model, but no language model is configured: set OPENAI_API_KEY or OPENAI_BASE_URL, or leave it at auto."
             )
-        if self.retrieval.rerank_url is not None and not _HTTP_URL.match(self.retrieval.rerank_url):
-            raise StartupRefused(
-                f"RERANK_URL is {self.retrieval.rerank_url!r}: write the whole address, such as http://localhost:8080/rerank."
-            )
+        self._refuse_a_reranker_that_cannot_be()
         if self.model.uses_openai is False and not self.embedding.is_built_in:
             raise StartupRefused(
                 f"EMBEDDING_MODEL is {self.embedding.embedding_model!r}, but there is no server to ask for it: "
                 f"set OPENAI_API_KEY or OPENAI_BASE_URL, or leave EMBEDDING_MODEL at {BUILT_IN_EMBEDDER}."
+            )
+
+    def _refuse_a_reranker_that_cannot_be(self) -> None:
+        retrieval = self.retrieval
+        if retrieval.rerank_url is not None and not _HTTP_URL.match(retrieval.rerank_url):
+            raise StartupRefused(
+                f"RERANK_URL is {retrieval.rerank_url!r}: write the whole address, such as http://localhost:8080/rerank."
+            )
+        if retrieval.rerank_kind == "maxsim" and retrieval.of_a_server:
+            raise StartupRefused(
+                f"RERANK_KIND is maxsim, which is built in and asks no server, but {retrieval.of_a_server[0]} is set: "
+                "leave one of the two out."
+            )
+        if retrieval.rerank_kind == "maxsim" and not self.embedding.is_built_in:
+            raise StartupRefused(
+                f"RERANK_KIND is maxsim, which reads with the built-in embedder, but EMBEDDING_MODEL is "
+                f"{self.embedding.embedding_model!r}: leave it at {BUILT_IN_EMBEDDER}, or leave RERANK_KIND out."
             )
 
 

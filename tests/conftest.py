@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 from app.db import embedders, migrations
 from app.db.embedded import EmbeddedPostgres
 from app.db.engine import Sessions, create_engine
+from app.llm.protocols import Embedder
 from app.main import create_app
 from app.resources import Resources, open_resources
 from app.server import DrainingServer, config
@@ -165,13 +166,19 @@ Serve = Callable[[Settings], AbstractAsyncContextManager[RunningServer]]
 
 
 @pytest.fixture
-def serve(model: ScriptedModel, streams: RecordedStreams) -> Serve:
-    """Starts the whole application on a free port, with the scripted model and an embedder that counts words."""
+def embedder_of_server() -> Embedder:
+    """Counts words. A test that needs the meaning of texts gives another."""
+    return WordsEmbedder()
+
+
+@pytest.fixture
+def serve(model: ScriptedModel, streams: RecordedStreams, embedder_of_server: Embedder) -> Serve:
+    """Starts the whole application on a free port, with the scripted model and that embedder."""
 
     @asynccontextmanager
     async def parts(settings: Settings) -> AsyncGenerator[Resources]:
         async with open_resources(
-            settings, model=model, embedder=WordsEmbedder(), works=settings.ingest.ingest_in_server
+            settings, model=model, embedder=embedder_of_server, works=settings.ingest.ingest_in_server
         ) as resources:
             yield resources
 

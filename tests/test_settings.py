@@ -127,6 +127,12 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch):
         ({"CORS_ORIGINS": "https://a.example.com?b"}, ["no origin"]),
         ({"CORS_ORIGINS": "https://user@a.example.com"}, ["no origin"]),
         ({"EMBEDDING_MODEL": "text-embedding-3-small"}, ["EMBEDDING_MODEL", "OPENAI_API_KEY"]),
+        ({"RERANK_KIND": "maxsim", "RERANK_URL": "http://a.example/rerank"}, ["RERANK_KIND", "RERANK_URL"]),
+        ({"RERANK_KIND": "maxsim", "RERANK_API_KEY": "secret"}, ["RERANK_KIND", "RERANK_API_KEY"]),
+        (
+            {"RERANK_KIND": "maxsim", "EMBEDDING_MODEL": "another", "OPENAI_API_KEY": "sk-secret"},
+            ["RERANK_KIND", "EMBEDDING_MODEL", "another", "all-MiniLM-L6-v2"],
+        ),
     ],
 )
 def test_what_is_unsafe_together_is_refused_with_the_reason(
@@ -134,6 +140,12 @@ def test_what_is_unsafe_together_is_refused_with_the_reason(
 ):
     message = refusal(monkeypatch, **environment)
     assert [word for word in words if word not in message] == []
+
+
+def test_the_built_in_reranker_is_given_fewer_passages_unless_it_is_told(monkeypatch: pytest.MonkeyPatch):
+    assert given(monkeypatch).retrieval.candidates == 30
+    assert given(monkeypatch, RERANK_KIND="maxsim").retrieval.candidates == 10
+    assert given(monkeypatch, RERANK_CANDIDATES="7").retrieval.candidates == 7
 
 
 def test_any_origin_is_allowed_without_credentials(monkeypatch: pytest.MonkeyPatch):

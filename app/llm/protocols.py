@@ -120,6 +120,11 @@ class Reranker(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def weight(self) -> float:
+        """What its scores count in the new order, above 0 and at most 1; the search's own count the rest."""
+        ...
+
     async def scores(self, question: str, passages: Sequence[str]) -> Vector:
         """One for each passage, in order, higher for the more relevant; of shape (passages,), not of unit length.
 

@@ -45,6 +45,8 @@ def form_of(url: str) -> Form:
 class EndpointReranker:
     """All passages are scored within `limit_s`, in several requests where they are many."""
 
+    weight = 1.0
+
     def __init__(
         self, url: str, form: Form, *, model: str | None, api_key: str | None, limit_s: float
     ) -> None:

@@ -22,7 +22,7 @@ _SAME = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """How passages are chosen of the `candidates` that are reranked, or of twice as many as are wanted where nothing is. No more
+    """How passages are chosen of those that were found, of which the first `candidates` are reranked, or of twice as many as are wanted where nothing is. No more
     than `most_of_document` are of one document; each is widened to `neighbour_characters`, unless they are 0."""
 
     candidates: int = 30
@@ -33,10 +33,18 @@ class Selection:
         return max(_OVER * top_k, self.candidates if reranked else 0)
 
 
-def reranked(hits: Sequence[Hit], scores: Vector) -> list[Hit]:
-    """By the scores, those of equal score as they were."""
-    order = np.argsort(-scores, kind="stable")
-    return [hits[place] for place in order]
+def reranked(hits: Sequence[Hit], scores: Vector, *, weight: float = 1) -> list[Hit]:
+    """By the scores, those of equal score as they were, and behind them the hits for which there is no score.
+
+    With a `weight` below 1 the scores count so much and the search's the rest, both stretched to [0, 1].
+    """
+    scored = hits[: len(scores)]
+    mixed = scores
+    if weight < 1:
+        of_search = np.array([hit.score for hit in scored], np.float32)
+        mixed = np.float32(weight) * _stretched(scores) + np.float32(1 - weight) * _stretched(of_search)
+    order = np.argsort(-mixed, kind="stable")
+    return [*(scored[place] for place in order), *hits[len(scores) :]]
 
 
 def select(hits: Sequence[Hit], *, limit: int, most_of_document: int | None = None) -> list[Hit]:
@@ -59,6 +67,12 @@ def select(hits: Sequence[Hit], *, limit: int, most_of_document: int | None = No
             shingles.append(mine)
             of_document[hit.document_id] += 1
     return kept
+
+
+def _stretched(scores: Vector) -> Vector:
+    """From 0 for the lowest to 1 for the highest; all 1 where they are equal."""
+    lowest, highest = scores.min(), scores.max()
+    return (scores - lowest) / (highest - lowest) if highest > lowest else np.ones_like(scores)
 
 
 def _shingles(text: str) -> frozenset[tuple[str, ...]]:

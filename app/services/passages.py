@@ -67,8 +67,9 @@ class PassageService:
         """As they are without a reranker. Raises `ModelFailed`."""
         if self._reranker is None or not hits:
             return list(hits)
-        texts = [passage(hit.heading, hit.text) for hit in hits]
-        return selection.reranked(hits, await self._reranker.scores(query.question, texts))
+        texts = [passage(hit.heading, hit.text) for hit in hits[: self._selection.candidates]]
+        scores = await self._reranker.scores(query.question, texts)
+        return selection.reranked(hits, scores, weight=self._reranker.weight)
 
     async def choose(self, query: Query, hits: Sequence[Hit]) -> list[Hit]:
         """The `top_k` best of the candidates that say something of their own."""

@@ -68,6 +68,15 @@ async def test_the_reranker_s_order_is_the_one_of_the_sources(
     ]
 
 
+async def test_the_reranker_is_given_no_more_passages_than_the_setting_allows(
+    serve: Serve, settings: Settings, reranker: FakeReranker
+):
+    lines = await ask(serve, settings, rerank_url=f"{reranker.url}/v2/rerank", rerank_candidates=1)
+
+    assert len(reranker.bodies[0]["documents"]) == 1
+    assert {source["text"] for source in sources_of(lines)} == {RHINE, DANUBE}
+
+
 @pytest.mark.parametrize("fault", ["overloaded", "slow", "too few", "not a number"])
 async def test_an_answer_goes_on_in_the_order_of_the_search_when_the_reranker_fails(
     serve: Serve, settings: Settings, reranker: FakeReranker, fault: str

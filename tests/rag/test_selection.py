@@ -96,6 +96,26 @@ def test_reranking_goes_by_the_scores_and_leaves_equals_as_they_were():
     assert order == [1, 3, 2, 0]
 
 
+def test_scores_that_count_half_are_weighed_against_those_of_the_search():
+    hits = [replace(hit(str(n), chunk_id=n), score=score) for n, score in enumerate((0.9, 0.8, 0.5, 0.1))]
+
+    order = [it.chunk_id for it in reranked(hits, np.array([10, 40, 30, 20], np.float32), weight=0.5)]
+
+    assert order == [1, 2, 0, 3]
+
+
+def test_equal_scores_leave_the_order_of_the_search():
+    hits = [replace(hit(str(n), chunk_id=n), score=1 - n / 10) for n in range(3)]
+
+    assert reranked(hits, np.full(3, 7, np.float32), weight=0.5) == hits
+
+
+def test_what_has_no_score_stays_behind_what_has():
+    hits = [hit(str(n), chunk_id=n) for n in range(4)]
+
+    assert [it.chunk_id for it in reranked(hits, np.array([1, 2], np.float32))] == [1, 0, 2, 3]
+
+
 def test_as_many_are_looked_at_as_are_reranked_or_may_be_folded():
     selection = Selection(candidates=30)
 
