@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.db import embedders, ingestions, migrations, notifications, processes, syncs
 from app.db.engine import Sessions, create_engine
 from app.db.queue import Work, Worker
-from app.errors import DatabaseUnavailable, ShuttingDown, StartupRefused
+from app.errors import DatabaseUnavailable, InvalidInput, ShuttingDown, StartupRefused
 from app.ingest.connectors.addresses import Guard
 from app.ingest.connectors.kinds import Surroundings
 from app.ingest.convert import ConversionLimits, Converter
@@ -291,7 +291,8 @@ def _selection(settings: RetrievalSettings) -> Selection:
 
 def create_reranker(settings: RetrievalSettings, embedder: Embedder) -> Reranker | None:
     if settings.rerank_kind == "maxsim":
-        assert isinstance(embedder, MiniLM), "the settings are refused with another"
+        if not isinstance(embedder, MiniLM):
+            raise InvalidInput("RERANK_KIND=maxsim reads with the built-in embedder, and with no other.")
         return MaxSimReranker(embedder, limit_s=settings.rerank_timeout_s)
     if settings.rerank_url is None:
         return None

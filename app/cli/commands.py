@@ -237,7 +237,8 @@ def evaluate(
     several separated by ;) or answer (a text that the right passage contains), to be asked of a --collection.
 
     A setting is mode=words, dense or both; depth=N, how many of each half are fused; top_k=N; similarity_cutoff=X;
-    embedding_model=NAME (labelled sets alone).
+    rerank=true, by the reranker of the settings; fold=true, what says the same once; embedding_model=NAME (labelled
+    sets alone).
     """
     from app.cli import evaluate as module
 

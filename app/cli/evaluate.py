@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table
@@ -16,13 +17,14 @@ from app.db.engine import Sessions
 from app.errors import InvalidInput
 from app.llm.protocols import Embedder
 from app.rag.variants import Mode, Variant, parse
-from app.resources import create_model, open_embedder
+from app.resources import create_model, create_reranker, open_embedder
 from app.services.evaluation import Answerer, EvaluationService, OnProgress, Report, Stage
 from app.settings import Settings
 
 _STAGES: dict[Stage, tuple[str, str]] = {
     "embedding": ("Embedding", "documents"),
     "searching": ("Searching", "questions"),
+    "reranking": ("Reranking", "questions"),
     "answering": ("Answering", "questions"),
 }
 _MODES: tuple[Mode, ...] = ("dense", "words", "both")
@@ -132,6 +134,8 @@ async def _service(settings: Settings, wanted: Wanted) -> AsyncGenerator[Evaluat
             settings.database.freshet_data_dir / "embeddings",
             recall_depth=wanted.recall_depth,
             answerer=None if answering is None else Answerer(answering, settings.chat.context_tokens),
+            reranker_of=partial(create_reranker, settings.retrieval),
+            reranked=settings.retrieval.candidates,
         )
     finally:
         if answering is not None:

@@ -14,7 +14,8 @@ Mode = Literal["words", "dense", "both"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """`depth` is how many of each half are fused, `top_k` how many passages are taken of what is found, None for all.
+    """`depth` is how many of each half are fused, `top_k` how many passages are taken of what is found, None for all. `rerank`:
+    the first of them, as many as the settings say, are put into the order of the reranker. `fold`: what says the same is taken once.
 
     Without an `embedding_model`, it is the one of the settings."""
 
@@ -22,11 +23,13 @@ class Variant:
     depth: int = 50
     top_k: int | None = None
     similarity_cutoff: float = -1.0
+    rerank: bool | None = None
+    fold: bool | None = None
     embedding_model: str | None = None
 
     def __str__(self) -> str:
         """As it is typed, without what is not set."""
-        return ",".join(f"{key}={value}" for key, value in asdict(self).items() if value is not None)
+        return ",".join(f"{key}={_typed(value)}" for key, value in asdict(self).items() if value is not None)
 
 
 _READERS: Mapping[str, TypeAdapter[object]] = {
@@ -34,8 +37,14 @@ _READERS: Mapping[str, TypeAdapter[object]] = {
     "depth": TypeAdapter(int),
     "top_k": TypeAdapter(int),
     "similarity_cutoff": TypeAdapter(float),
+    "rerank": TypeAdapter(bool),
+    "fold": TypeAdapter(bool),
     "embedding_model": TypeAdapter(str),
 }
+
+
+def _typed(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def parse(text: str, base: Variant) -> Variant:

@@ -14,8 +14,8 @@ from app.db import chunks, collections, documents, embedders, scratch
 from app.db.chunks import Hit
 from app.db.engine import Sessions
 from app.errors import InvalidInput
-from app.llm.protocols import ChatModel, Embedder
-from app.rag import evaluation, measures
+from app.llm.protocols import ChatModel, Embedder, Reranker
+from app.rag import evaluation, measures, selection
 from app.rag.embedding_cache import CachingEmbedder
 from app.rag.evaluation import JudgedQuestion
 from app.rag.measures import Figures, Times
@@ -26,18 +26,21 @@ from app.settings import DatabaseSettings
 
 SHOWN_PASSAGES = 10
 
-Stage = Literal["embedding", "searching", "answering"]
+Stage = Literal["embedding", "searching", "reranking", "answering"]
 OnProgress = Callable[[Stage, int, int], None]
 """Is told the stage, how many documents or questions are done in it, and of how many."""
 
 OpenEmbedder = Callable[[str | None], AbstractAsyncContextManager[Embedder]]
 """Of a model's name, or None for the one of the settings."""
 
+RerankerOf = Callable[[Embedder], Reranker | None]
+"""The reranker of the settings, beside this embedder; None where there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """Of one question. `passages` are the first ten that were found, of `found`. Embedding the question, and searching in
-    both halves, took so many seconds."""
+    both halves, with the reranking, took so many seconds."""
 
     question: JudgedQuestion
     figures: Figures
@@ -108,6 +111,7 @@ class _Corpus:
     documents: int
     chunks: int
     passage_tokens: int
+    reranker: Reranker | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +136,18 @@ class EvaluationService:
         *,
         recall_depth: int = 100,
         answerer: Answerer | None = None,
+        reranker_of: RerankerOf | None = None,
+        reranked: int = 10,
     ) -> None:
+        """`reranked` passages of each question are, where a variant wants that."""
         self._url = url
         self._settings = settings
         self._open_embedder = open_embedder
         self._cache_directory = cache_directory
         self._recall_depth = recall_depth
         self._answerer = answerer
+        self._reranker_of = reranker_of
+        self._reranked = reranked
 
     async def evaluate_set(
         self, directory: Path, variants: Sequence[Variant], on_progress: OnProgress
@@ -151,6 +160,7 @@ class EvaluationService:
                 self._open_embedder(model) as opened,
                 scratch.database(self._url, self._settings) as sessions,
             ):
+                reranker = self._reranker(opened, variants)
                 embedder = CachingEmbedder(opened, self._cache_directory)
                 stored = await labelled_corpus.store(
                     sessions,
@@ -165,6 +175,7 @@ class EvaluationService:
                     len(judged.documents),
                     stored.chunks,
                     stored.tokens,
+                    reranker,
                 )
                 of_model = [variant for variant in variants if variant.embedding_model == model]
                 runs |= await self._run(corpus, judged.questions, of_model, on_progress)
@@ -192,7 +203,15 @@ class EvaluationService:
         async with self._open_embedder(None) as embedder:
             async with sessions.begin() as session:
                 await embedders.claim(session, embedder.name, embedder.dimensions)
-            corpus = _Corpus(sessions, embedder, view.id, view.document_count, view.chunk_count, 0)
+            corpus = _Corpus(
+                sessions,
+                embedder,
+                view.id,
+                view.document_count,
+                view.chunk_count,
+                0,
+                self._reranker(embedder, variants),
+            )
             runs = await self._run(corpus, questions, variants, on_progress)
         return Report(table.name, self._recall_depth, tuple(runs[variant] for variant in variants))
 
@@ -210,12 +229,12 @@ class EvaluationService:
             found[question.id] = await _search(corpus, question.text, depths)
         on_progress("searching", len(questions), len(questions))
         tokens = sum(corpus.embedder.count_tokens(question.text) for question in questions)
-        results = {
-            variant: await self._answered(
-                _results(questions, found, variant, self._recall_depth), on_progress
+        results: dict[Variant, tuple[Result, ...]] = {}
+        for variant in variants:
+            taken = await self._taken(corpus, questions, found, variant, on_progress)
+            results[variant] = await self._answered(
+                _results(questions, found, taken, self._recall_depth), on_progress
             )
-            for variant in variants
-        }
         return {
             variant: Run(
                 variant=variant,
@@ -228,6 +247,48 @@ class EvaluationService:
             )
             for variant in variants
         }
+
+    def _reranker(self, embedder: Embedder, variants: Sequence[Variant]) -> Reranker | None:
+        """Raises `InvalidInput` where one is wanted and there is none."""
+        if not any(variant.rerank for variant in variants):
+            return None
+        reranker = self._reranker_of(embedder) if self._reranker_of is not None else None
+        if reranker is None:
+            raise InvalidInput("There is no reranker to compare with: set RERANK_URL, or RERANK_KIND=maxsim.")
+        return reranker
+
+    async def _taken(
+        self,
+        corpus: _Corpus,
+        questions: Sequence[JudgedQuestion],
+        found: Mapping[str, _Found],
+        variant: Variant,
+        on_progress: OnProgress,
+    ) -> dict[str, tuple[list[Hit], float]]:
+        """What is found for each question, best first, and how long it took to find it, in seconds."""
+        taken: dict[str, tuple[list[Hit], float]] = {}
+        for done, question in enumerate(questions):
+            of_depth, searching_s = found[question.id].by_depth[variant.depth]
+            began = time.perf_counter()
+            hits = take(replace(variant, top_k=None), of_depth)
+            if variant.rerank and hits:
+                on_progress("reranking", done, len(questions))
+                hits = await self._in_new_order(corpus, question.text, hits)
+            if variant.fold:
+                hits = selection.select(hits, limit=len(hits))
+            # What is told apart by mode alone has been searched once, and took as long.
+            if variant.rerank or variant.fold:
+                searching_s += time.perf_counter() - began
+            taken[question.id] = hits[: variant.top_k], searching_s
+        if variant.rerank:
+            on_progress("reranking", len(questions), len(questions))
+        return taken
+
+    async def _in_new_order(self, corpus: _Corpus, question: str, hits: Sequence[Hit]) -> list[Hit]:
+        assert corpus.reranker is not None, "a variant that wants one has one"
+        texts = [chunks.passage(hit.heading, hit.text) for hit in hits[: self._reranked]]
+        scores = await corpus.reranker.scores(question, texts)
+        return selection.reranked(hits, scores, weight=corpus.reranker.weight)
 
     async def _answered(self, results: Sequence[Result], on_progress: OnProgress) -> tuple[Result, ...]:
         if self._answerer is None:
@@ -269,18 +330,21 @@ async def _search(corpus: _Corpus, question: str, depths: set[int]) -> _Found:
 
 
 def _results(
-    questions: Sequence[JudgedQuestion], found: Mapping[str, _Found], variant: Variant, recall_depth: int
+    questions: Sequence[JudgedQuestion],
+    found: Mapping[str, _Found],
+    taken: Mapping[str, tuple[Sequence[Hit], float]],
+    recall_depth: int,
 ) -> tuple[Result, ...]:
-    taken = {key: take(variant, of.by_depth[variant.depth][0]) for key, of in found.items()}
-    figures = measures.by_question(questions, taken, recall_depth=recall_depth)
+    hits = {key: list(of_question) for key, (of_question, _) in taken.items()}
+    figures = measures.by_question(questions, hits, recall_depth=recall_depth)
     return tuple(
         Result(
             question=question,
             figures=of_question,
-            found=len(taken[question.id]),
-            passages=tuple(taken[question.id][:SHOWN_PASSAGES]),
+            found=len(hits[question.id]),
+            passages=tuple(hits[question.id][:SHOWN_PASSAGES]),
             embedding_s=found[question.id].embedding_s,
-            searching_s=found[question.id].by_depth[variant.depth][1],
+            searching_s=taken[question.id][1],
         )
         for question, of_question in zip(questions, figures, strict=True)
     )

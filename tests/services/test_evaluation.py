@@ -1,9 +1,10 @@
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import numpy as np
 import pytest
 from sqlalchemy import make_url, text
 
@@ -12,7 +13,7 @@ from app.db.documents import NewFile
 from app.db.engine import Sessions
 from app.db.ingestions import Claim, NewChunk, NewText
 from app.errors import Forbidden, InvalidInput, NotFound
-from app.llm.protocols import Embedder, Finish
+from app.llm.protocols import Embedder, Finish, Vector
 from app.rag.measures import Figures
 from app.rag.variants import Variant
 from app.services import labelled_corpus
@@ -130,6 +131,53 @@ async def test_another_embedder_has_a_database_of_its_own(
     assert (coarse.embedder, fine.embedder) == ("coarse", "words")
     assert coarse.figures.mrr_10 < fine.figures.mrr_10 == 1
     assert await scratch_databases(sessions) == []
+
+
+class ByLength:
+    """The longest passage first."""
+
+    name = "by-length"
+    weight = 1.0
+
+    async def scores(self, question: str, passages: Sequence[str]) -> Vector:  # noqa: ARG002  # the protocol's
+        return np.array([len(passage) for passage in passages], np.float32)
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_passages_are_reranked_and_folded_where_that_is_measured(
+    database_url: str, sessions: Sessions, tmp_path: Path, leases: None
+):
+    @asynccontextmanager
+    async def opened(model: str | None) -> AsyncGenerator[Embedder]:
+        yield WordsEmbedder()
+
+    table = tmp_path / "questions.csv"
+    table.write_text("question,answer\nWhen is the rent due?,third day\n")
+    service = EvaluationService(
+        database_url,
+        DatabaseSettings(),
+        opened,
+        tmp_path / "cache",
+        reranker_of=lambda _: ByLength(),
+        reranked=2,
+    )
+    variants = [Variant(), Variant(rerank=True), Variant(fold=True, top_k=2)]
+
+    report = await service.evaluate_table(table, sessions, "leases", variants, ignore)
+
+    plain, reranked, folded = (run.results[0] for run in report.runs)
+    assert str(variants[1]).endswith("rerank=true")
+    first_two = [hit.text for hit in plain.passages[:2]]
+    assert [hit.text for hit in reranked.passages[:2]] == sorted(first_two, key=len, reverse=True)
+    assert reranked.passages[2:] == plain.passages[2:], "what is not reranked stays behind"
+    assert len(folded.passages) == 2
+
+
+async def test_without_a_reranker_none_is_measured(service: EvaluationService, labelled: Path):
+    with pytest.raises(InvalidInput, match="set RERANK_URL"):
+        await service.evaluate_set(labelled, [Variant(rerank=True)], ignore)
 
 
 async def test_a_cut_off_that_nothing_reaches_leaves_questions_without_result(
