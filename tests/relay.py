@@ -48,6 +48,12 @@ class Relay:
         else:
             opened = asyncio.open_connection(self._host, self._port)
         their_reader, their_writer = await opened
+        if self._is_cut:
+            # It was cut in between, when there was nothing to close yet.
+            self.refused.set()
+            writer.close()
+            their_writer.close()
+            return
         self._writers |= {writer, their_writer}
 
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
