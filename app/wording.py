@@ -1,6 +1,7 @@
 """What a text says, as far as that can be told without a model: its sentences, its content words and its numbers."""
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 _LONGEST_SENTENCE = 600
@@ -24,6 +25,7 @@ _STOP_WORDS = frozenset(
     " aber als am auch auf aus bei bin das dass dem den der des die du ein eine einem einen einer er es gibt hat ich ihr im ist kann man mein mit"
     " nach nicht oder sich sie sind so und uns vom von vor wann warum was welche welcher welches wem wen wenn wer werden wie wieso wird wir wo zu zum zur".split()
 )
+_ENDINGS = ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly")
 _NUMBER_WORDS = {
     word: str(number)
     for words in (
@@ -59,7 +61,7 @@ def content_words(text: str) -> frozenset[str]:
     for word in _WORD.findall(text.casefold()):
         if word.isascii():
             if word not in _STOP_WORDS:
-                words.add(_stem(word))
+                words.add(stem(word))
         elif ord(word[0]) >= 0x2E80 and len(word) > 1:
             # Scripts without spaces: pairs of characters stand for words.
             words.update(word[i : i + 2] for i in range(len(word) - 1))
@@ -155,9 +157,10 @@ def _not_too_long(text: str, span: Span) -> list[Span]:
     return parts
 
 
-def _stem(word: str) -> str:
+@lru_cache(maxsize=20_000)
+def stem(word: str) -> str:
     """Enough to let "streams", "streamed" and "streaming" meet."""
-    for ending in ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly"):
+    for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)].rstrip("e")
     return word.rstrip("e") if len(word) > 3 else word

@@ -35,7 +35,7 @@ def _with_llama_index(given: Mapping[str, Any], url: str) -> Search:
             return vectors[query]
 
         def _get_text_embedding(self, text: str) -> list[float]:
-            raise NotImplementedError(text)
+            raise LookupError(f"Passages come with their vectors: {text:.80}")
 
     store = stores.PGVectorStore.from_params(
         connection_string=url.replace("postgresql:", "postgresql+psycopg2:"),

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from app import wording
 from app.db.assistants import AssistantForTurn
 from app.events import Citation, Event, Status, Step, Tokens
 from app.llm.protocols import Vector
@@ -96,7 +97,7 @@ def key(assistant: AssistantForTurn, question: str, *beside: object) -> Key | No
 def guard(question: str) -> str:
     """The words that tell what is asked for, by their stems, in their order: who paid whom is a matter of order."""
     words = (word.removesuffix("'s") for word in languages.words(question.casefold().replace("’", "'")))
-    telling = [_SAME.get(word, languages.stem(word)) for word in words if word not in _BESIDE_THE_POINT]
+    telling = [_SAME.get(word, wording.stem(word)) for word in words if word not in _BESIDE_THE_POINT]
     return " ".join(telling)
 
 

@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from functools import cache
+
+from app import wording
 
 _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
-_ENDINGS = ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +27,12 @@ class Language:
         for word in words(text):
             plain = word.casefold().replace("’", "'")
             if len(plain) > 1 and plain not in self.empty:
-                found.setdefault(stem(plain), word)
+                found.setdefault(wording.stem(plain), word)
         return found
 
 
 def words(text: str) -> list[str]:
     return _WORD.findall(text)
-
-
-@cache
-def stem(word: str) -> str:
-    """Enough to let "orders" and "order" meet."""
-    for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)].rstrip("e")
-    return word.rstrip("e") if len(word) > 3 else word
 
 
 def of(text: str, otherwise: Language | None = None) -> Language | None:
