@@ -44,7 +44,11 @@ async def prepare(resources: Resources, terminal: Terminal) -> Admin:
 def documentation() -> list[Path]:
     """The pages for those who use Freshet. How it was decided and measured is for those who build it, and would make a first
     start a third longer."""
-    pages = (_PROJECT / "README.md", *sorted(_PROJECT.glob("docs/*.md")))
+    pages = (
+        _PROJECT / "README.md",
+        *sorted(_PROJECT.glob("docs/*.md")),
+        *sorted(_PROJECT.glob("docs/doors/*.md")),
+    )
     return [page for page in pages if page.is_file() and page.name not in _FOR_BUILDERS]
 
 
