@@ -1,0 +1,3 @@
+from tests.doors.npm import npm
+
+__all__ = ["npm"]
