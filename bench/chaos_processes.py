@@ -7,8 +7,9 @@ from bench.chaos_servers import Life, Server, open_files, tasks_of
 from bench.chaos_world import POOL, World
 from bench.machine import rss_bytes
 
-# The connections of the pool, and the one that listens, are opened when they are first needed.
-_FILES_SLACK = POOL + 2
+# Of the pool, and one each to listen for runs and for the queue's jobs; they are opened when they are first needed.
+_CONNECTIONS_OF_ONE = POOL + 2
+_FILES_SLACK = _CONNECTIONS_OF_ONE + 1
 # What is being done at any moment: a beat, a read for the mirrors.
 _TASKS_SLACK = 4
 _MEMORY_FACTOR = 2.0
@@ -45,7 +46,7 @@ class Processes:
             found += [f"server {server.number}: {said}" for said in server.surprises]
             server.surprises.clear()
         connections = await self._connections()
-        if connections > (most := len(self._world.servers) * (POOL + 1)):
+        if connections > (most := len(self._world.servers) * _CONNECTIONS_OF_ONE):
             found.append(f"{connections} connections to the database are open, more than {most}")
         return found
 

@@ -17,6 +17,7 @@ from bench.machine import cpu_s
 
 STARTING_S = 90.0
 _LOG_TAIL_BYTES = 3000
+_SETTLING_S = 10.0
 
 
 @dataclass(slots=True)
@@ -162,6 +163,18 @@ async def tasks_of(server: Server) -> int:
         with suppress(OSError, ValueError):
             return int(told.read_text())
     return -1
+
+
+async def settled_tasks_of(server: Server) -> int:
+    """How many they are once they have stayed as many for a second: a server answers before its queue has begun to listen."""
+    tasks, since = -1, time.monotonic()
+    give_up_at = since + _SETTLING_S
+    while time.monotonic() < give_up_at and (tasks < 0 or time.monotonic() < since + 1):
+        now = await tasks_of(server)
+        if now != tasks:
+            tasks, since = now, time.monotonic()
+        await asyncio.sleep(0.05)
+    return tasks
 
 
 def spent_cpu_s(servers: Sequence[Server]) -> float:

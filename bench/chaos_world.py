@@ -19,7 +19,7 @@ from app.services.assistants import AssistantService
 from app.settings import DatabaseSettings
 from bench.chaos_nursery import nursery
 from bench.chaos_plan import BEHAVIOURS, GROUNDED, assistant_of
-from bench.chaos_servers import STARTING_S, Postgres, Server, open_files, tasks_of
+from bench.chaos_servers import STARTING_S, Postgres, Server, open_files, settled_tasks_of
 from bench.fill import fill
 from bench.machine import rss_bytes
 from bench.servers import PROJECT, DidNotStart, free_port
@@ -98,7 +98,7 @@ class World:
         assert life is not None
         life.files_at_first = open_files(life.process.pid)
         life.memory_at_first = rss_bytes([life.process.pid])
-        life.tasks_at_first = await tasks_of(server)
+        life.tasks_at_first = await settled_tasks_of(server)
         life.is_ready = True
 
 
