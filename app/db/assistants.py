@@ -28,6 +28,8 @@ class AssistantForTurn:
     name: str
     instructions: str
     context: str
+    first_message: str
+    response_shape: dict[str, Any] | None
     language: str | None
     model: str | None
     model_parameters: dict[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import (
     BindParameter,
@@ -130,6 +130,20 @@ async def add_turn(session: AsyncSession, run: NewRun, question: str) -> None:
     Raises `SessionBusy` if another run of the session is running, and `KeyTaken`.
     """
     await _add(session, _ADD_TURN, {**_values(run), "question": question})
+
+
+_ADD_OPENING = text(
+    """
+    INSERT INTO messages (id, session_id, role, status, text)
+    VALUES (:opening_id, :session_id, 'assistant', 'completed', :opening)
+    """
+).bindparams(_bound("opening_id", Uuid), _bound("session_id", Text), _bound("opening", Text))
+
+
+async def add_opening(session: AsyncSession, session_id: str, opening: str) -> None:
+    """Store what the assistant says before anything is asked, as the first message of the session."""
+    values = {"opening_id": uuid4(), "session_id": session_id, "opening": opening}
+    await session.execute(_ADD_OPENING, values)
 
 
 async def add_answer(session: AsyncSession, run: NewRun) -> None:

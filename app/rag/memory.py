@@ -11,7 +11,8 @@ def estimated_tokens(text: str) -> int:
 
 
 def within_budget(messages: Sequence[ChatMessage], budget_tokens: int) -> list[ChatMessage]:
-    """The newest messages that fit together, in time order, beginning with a question of the user."""
+    """The newest messages that fit together, in time order, beginning with a question of the user, or with what opened the
+    conversation."""
     kept: list[ChatMessage] = []
     left = budget_tokens
     for message in reversed(messages):
@@ -20,6 +21,6 @@ def within_budget(messages: Sequence[ChatMessage], budget_tokens: int) -> list[C
             break
         kept.append(message)
     kept.reverse()
-    while kept and kept[0].role != "user":
+    while kept and len(kept) < len(messages) and kept[0].role != "user":
         kept.pop(0)
     return kept

@@ -42,6 +42,8 @@ def start(turn: Turn, model: ChatModel) -> Start:
 async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event | Answered]:
     """The steps, `Sources`, `Tokens` …, `Answered`. Raises `FreshetError` where a step failed, after its closing event."""
     history: Sequence[ChatMessage] = turn.given_history or ()
+    if turn.opening:
+        history = (ChatMessage("assistant", turn.opening),)
     if turn.given_history is None and not turn.session_is_new:
         loading = OpenStep("history_loading")
         yield loading.opening
@@ -51,7 +53,7 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
             yield loading.failed()
             raise
         yield loading.completed(message_count=len(history))
-    has_history = bool(history)
+    has_history = any(message.role == "user" for message in history)
     history = memory.within_budget(history, parts.history_tokens)
 
     talk = small_talk.recognise(turn.question, history)
@@ -65,7 +67,7 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
     answering = (
         _answer_anew(turn, parts, history, talk, spent, grounded=grounded)
         if key is None
-        else _answer_from_cache(turn, parts, key, spent)
+        else _answer_from_cache(turn, parts, key, history, spent)
     )
     async with aclosing(answering) as events:
         async for event in events:
@@ -81,7 +83,7 @@ def _cache_key(turn: Turn, parts: Parts) -> Key | None:
 
 
 async def _answer_from_cache(
-    turn: Turn, parts: Parts, key: Key, spent: Spent
+    turn: Turn, parts: Parts, key: Key, opening: Sequence[ChatMessage], spent: Spent
 ) -> AsyncGenerator[Event | Answered]:
     """The answer that is kept, or a new one, which is kept then."""
     search = Search(query_of(turn.assistant, turn.question))
@@ -95,7 +97,7 @@ async def _answer_from_cache(
         yield Answered("stop", TokenUsage(input_tokens=0, output_tokens=0, total_tokens=0))
         return
     recording, answered = Recording(), None
-    anew = _answer_anew(turn, parts, (), None, spent, grounded=True, search=search)
+    anew = _answer_anew(turn, parts, opening, None, spent, grounded=True, search=search)
     async with aclosing(anew) as events:
         async for event in events:
             if isinstance(event, Answered):
@@ -160,12 +162,15 @@ async def _answer_anew(
     question = turn.question
     sources: list[Source] = []
     if grounded:
-        standing: list[Standalone] = []
-        async with aclosing(_make_standalone(turn, parts, history, spent, standing)) as events:
-            async for event in events:
-                yield event
-        question, sought = (standing[0].question, standing[0].sought) if standing else (question, question)
-        search = search or Search(query_of(turn.assistant, sought))
+        if search is None:
+            standing: list[Standalone] = []
+            async with aclosing(_make_standalone(turn, parts, history, spent, standing)) as events:
+                async for event in events:
+                    yield event
+            question, sought = (
+                (standing[0].question, standing[0].sought) if standing else (question, question)
+            )
+            search = Search(query_of(turn.assistant, sought))
         async with aclosing(retrieve(turn.assistant, parts, search, sources)) as events:
             async for event in events:
                 yield event
@@ -219,6 +224,7 @@ async def _synthesise(
         messages=prompt.build(
             instructions=f"{assistant.instructions}\n\n{turn.instructions}".strip(),
             context=assistant.context,
+            response_shape=assistant.response_shape,
             language=turn.language or assistant.language,
             history=history,
             question=turn.question,

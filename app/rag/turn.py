@@ -18,7 +18,7 @@ from app.rag.rewrite import Rewriting
 @dataclass(frozen=True, slots=True)
 class Turn:
     """A question that has been accepted and stored. `given_history` and `instructions` are what the client sent along, for this turn
-    only.
+    only. `opening` is what the assistant has said first, where the conversation begins with this turn.
 
     `is_queued`: it waits for its session's other answers first. `signed_in`: a user asks. `is_again`: it has had an answer.
     """
@@ -36,6 +36,7 @@ class Turn:
     signed_in: bool = False
     is_again: bool = False
     instructions: str = ""
+    opening: str = ""
 
 
 class Knowledge(Protocol):

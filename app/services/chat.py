@@ -153,6 +153,9 @@ class ChatService:
             opened = await sessions.open_session(
                 session, session_id, user_id=viewer.user_id, assistant_id=assistant.id
             )
+            opening = "" if opened.was_there or asked.history else assistant.first_message
+            if opening:
+                await conversations.add_opening(session, session_id, opening)
             stopped = await self._make_room(session, session_id, asked.on_busy) if opened.is_busy else None
             run = self._new_run(session_id, assistant, asked.language, key, is_queued=stopped is not None)
             await conversations.add_turn(session, run, asked.message)
@@ -162,6 +165,7 @@ class ChatService:
             asked.message,
             asked.history,
             instructions=asked.instructions,
+            opening=opening,
             session_is_new=not opened.was_there,
             signed_in=viewer.account is not None,
         )
@@ -247,6 +251,7 @@ def _turn(
     history: tuple[ChatMessage, ...] | None,
     *,
     instructions: str = "",
+    opening: str = "",
     session_is_new: bool,
     signed_in: bool,
     is_again: bool = False,
@@ -261,6 +266,7 @@ def _turn(
         language=run.language,
         given_history=history,
         instructions=instructions,
+        opening=opening,
         session_is_new=session_is_new,
         is_queued=run.status == "queued",
         signed_in=signed_in,
@@ -274,9 +280,11 @@ async def _question(session: AsyncSession, asked: AskedAgain) -> StoredMessage:
         message = await conversations.newest_shown(session, asked.session_id, role="user")
     else:
         message = await conversations.get_in_session(session, asked.session_id, asked.message_id)
-        if message is not None and message.role == "assistant" and message.parent_id is not None:
+        if message is not None and message.role == "assistant":
             if asked.message is not None:
                 raise InvalidInput("Only a question can be edited, and this is the id of an answer.")
+            if message.parent_id is None:
+                raise InvalidInput("This is how the conversation begins: it answers no question.")
             message = await conversations.get_in_session(session, asked.session_id, message.parent_id)
     if message is None:
         raise NotFound("question", asked.message_id or "in this session")

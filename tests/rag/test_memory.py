@@ -31,8 +31,10 @@ def test_there_may_be_no_memory_at_all():
     assert within_budget([], 100) == []
 
 
-def test_an_answer_without_its_question_is_left_out():
-    assert within_budget([ChatMessage("assistant", "Welcome!")], 100) == []
+def test_what_opened_the_conversation_is_kept_where_all_of_it_fits():
+    opened = [ChatMessage("assistant", "a" * 400), *conversation("b" * 400, "c" * 400)]
+    assert within_budget(opened, 1000) == opened
+    assert within_budget(opened, 2 * estimated_tokens("a" * 400)) == opened[1:]
 
 
 def test_the_estimate_counts_bytes_so_that_chinese_is_not_underrated():
