@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from app import __version__
+from app.api import agents
 from app.api.errors import add_error_handlers
 from app.api.middleware import BodyLimit, RequestGuard, RequestId
 from app.api.openai import completions, models
@@ -100,6 +101,9 @@ def create_app(
         auth,
     ):
         app.include_router(part.router, prefix=_API)
+    # Clients of such agents know them at the root; there the same calls are not described again.
+    app.include_router(agents.router, prefix=f"{_API}/agents")
+    app.include_router(agents.router, prefix="/agents", include_in_schema=False)
     for door in (models, completions):
         app.include_router(door.router, prefix=_OPENAI)
     return app

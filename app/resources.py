@@ -32,6 +32,7 @@ from app.runs.log import Reading
 from app.runs.mirrors import Mirrors
 from app.runs.runner import Runner
 from app.services.accounts import AccountService
+from app.services.agents import AgentService
 from app.services.answering import Answering
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
@@ -72,6 +73,7 @@ class Resources:
     mirrors: Mirrors
     accounts: AccountService
     assistants: AssistantService
+    agents: AgentService
     knowledge: KnowledgeService
     document_work: DocumentWork
     connectors: ConnectorService
@@ -159,6 +161,7 @@ async def open_resources(
         answers = await stack.enter_async_context(
             _answers(settings, engine, database, knowledge, model, embedder.name)
         )
+        assistants = AssistantService(database)
         yield Resources(
             settings=settings,
             engine=engine,
@@ -170,7 +173,8 @@ async def open_resources(
             chat=answers.chat,
             runs=answers.runs,
             accounts=AccountService(database, settings.security, secret_key(settings)),
-            assistants=AssistantService(database),
+            assistants=assistants,
+            agents=AgentService(database, assistants, is_open=settings.chat.agents_open),
             knowledge=knowledge,
             document_work=DocumentWork(database, knowledge.ingestion, max_upload_bytes=max_upload_bytes),
             connectors=connectors,

@@ -141,6 +141,7 @@ class ChatSettings(_Group):
     reader_stall_s: _PositiveSeconds = 60.0
     session_retention_days: _PositiveInt | None = None
     readers_open_documents: bool = True
+    agents_open: bool = False
 
 
 class IngestSettings(_Group):

@@ -10,6 +10,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 from app.errors import Forbidden, Unauthenticated
 from app.resources import Resources
 from app.services.accounts import AccountService
+from app.services.agents import AgentService
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
 from app.services.connectors import ConnectorService
@@ -39,6 +40,10 @@ async def _assistants(resources: ResourcesDep) -> AssistantService:
     return resources.assistants
 
 
+async def _agents(resources: ResourcesDep) -> AgentService:
+    return resources.agents
+
+
 async def _knowledge(resources: ResourcesDep) -> KnowledgeService:
     return resources.knowledge
 
@@ -65,6 +70,7 @@ async def _sessions(resources: ResourcesDep) -> SessionService:
 
 Accounts = Annotated[AccountService, Depends(_accounts)]
 Assistants = Annotated[AssistantService, Depends(_assistants)]
+Agents = Annotated[AgentService, Depends(_agents)]
 Knowledge = Annotated[KnowledgeService, Depends(_knowledge)]
 Work = Annotated[DocumentWork, Depends(_document_work)]
 Connectors = Annotated[ConnectorService, Depends(_connectors)]

@@ -1,5 +1,6 @@
 """Sessions: whose they are, and what becomes of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -143,6 +144,49 @@ async def page(
 async def get(session: AsyncSession, session_id: str) -> SessionRow | None:
     row = (await session.execute(_session_rows.where(_sessions.c.id == session_id))).one_or_none()
     return SessionRow(*row) if row is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A session, and the assistant that it was opened with, if that is still there."""
+
+    id: str
+    assistant_id: UUID | None
+    created_at: datetime
+
+
+_conversations = select(_sessions.c.id, _sessions.c.assistant_id, _sessions.c.created_at)
+
+
+async def conversation(
+    session: AsyncSession, session_id: str, *, user_id: UUID | None
+) -> Conversation | None:
+    """None also if the user may not see it."""
+    statement = _conversations.where(_sessions.c.id == session_id, visible_to(user_id))
+    row = (await session.execute(statement)).one_or_none()
+    return Conversation(*row) if row is not None else None
+
+
+async def with_assistants(
+    session: AsyncSession,
+    assistant_ids: Sequence[UUID],
+    *,
+    user_id: UUID | None,
+    anonymous_of: Sequence[UUID],
+    limit: int,
+) -> list[Conversation]:
+    """The newest `limit` sessions that the user has opened with these assistants, in time order; with those of `anonymous_of`,
+    also such as nobody's."""
+    is_shown = _sessions.c.user_id.is_(None) & _sessions.c.assistant_id.in_(anonymous_of)
+    if user_id is not None:
+        is_shown |= _sessions.c.user_id == user_id
+    statement = (
+        _conversations.where(_sessions.c.assistant_id.in_(assistant_ids), is_shown)
+        .order_by(_sessions.c.created_at.desc(), _sessions.c.id)
+        .limit(limit)
+    )
+    rows = (await session.execute(statement)).all()
+    return [Conversation(*row) for row in reversed(rows)]
 
 
 async def rename(session: AsyncSession, session_id: str, *, user_id: UUID, title: str | None) -> bool:

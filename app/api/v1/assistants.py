@@ -25,7 +25,7 @@ _ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def _keepable(shape: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def keepable(shape: dict[str, JsonValue]) -> dict[str, JsonValue]:
     text = json.dumps(shape, ensure_ascii=False, allow_nan=False)
     # Encoding refuses lone surrogates.
     if len(text.encode()) > _MAX_SHAPE_BYTES:
@@ -44,7 +44,7 @@ Language = Annotated[
         pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$", max_length=35, description="BCP 47, such as en-US."
     ),
 ]
-ResponseShape = Annotated[dict[str, JsonValue], AfterValidator(_keepable)]
+ResponseShape = Annotated[dict[str, JsonValue], AfterValidator(keepable)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Penalty = Annotated[float, Field(strict=True, ge=-2, le=2)]
 TokenCount = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
