@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path
@@ -13,6 +13,7 @@ from pydantic.config import JsonDict
 
 from app.api.contract import OPTIONAL_USER, Cursor, Limit, cut, problems
 from app.api.deps import Admin, Assistants, ViewerDep
+from app.api.model_parameters import ModelParameters
 from app.api.text import Text
 from app.db.assistants import Answerability, AssistantView
 from app.services.viewer import Viewer
@@ -45,26 +46,6 @@ Language = Annotated[
     ),
 ]
 ResponseShape = Annotated[dict[str, JsonValue], AfterValidator(keepable)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
-Penalty = Annotated[float, Field(strict=True, ge=-2, le=2)]
-TokenCount = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-StopText = Annotated[Text, Field(min_length=1, max_length=200)]
-
-
-class ModelParameters(BaseModel):
-    """What is passed on to the model with each question. Others are refused, as the model might."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    temperature: Annotated[float, Field(strict=True, ge=0, le=2)] | None = None
-    top_p: Share | None = None
-    max_tokens: TokenCount | None = None
-    max_completion_tokens: TokenCount | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    stop: StopText | Annotated[list[StopText], Field(min_length=1, max_length=4)] | None = None
-    seed: Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
 
 
 class _AssistantIn(BaseModel):
