@@ -1,6 +1,6 @@
 """From a question to the events of its grounded answer. Each step takes the turn; the one that calls it reports and times it."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -23,6 +23,8 @@ from app.rag.rewrite import Standalone, rewrite
 from app.rag.small_talk import SmallTalk
 from app.rag.steps import OpenStep
 from app.rag.turn import Answered, Parts, Spent, Turn
+
+_LENGTHS = ("max_completion_tokens", "max_tokens")
 
 
 def start(turn: Turn, model: ChatModel) -> Start:
@@ -78,7 +80,8 @@ def _cache_key(turn: Turn, parts: Parts) -> Key | None:
     assistant = turn.assistant
     model = (parts.model.provider, assistant.model or parts.model.name)
     language = turn.language or assistant.language
-    beside = (model, parts.knowledge.way, parts.context_tokens, language, turn.signed_in, turn.instructions)
+    asked_along = (turn.instructions, turn.parameters)
+    beside = (model, parts.knowledge.way, parts.context_tokens, language, turn.signed_in, *asked_along)
     return cache.key(assistant, turn.question, *beside)
 
 
@@ -234,7 +237,7 @@ async def _synthesise(
         question=question,
         passages=passages,
         model=assistant.model,
-        parameters=assistant.model_parameters,
+        parameters=_parameters(assistant.model_parameters, turn.parameters),
         language=turn.language or assistant.language,
         reply=reply,
     )
@@ -267,6 +270,19 @@ async def _synthesise(
         tokens={"input": usage.input_tokens, "output": usage.output_tokens},
     )
     yield Answered(finish.reason, spent.whole(usage))
+
+
+def _parameters(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those given go before the assistant's own. The length of an answer goes by two names, of which a model takes one: the
+    assistant's, if it has any."""
+    parameters = {**own, **given}
+    lengths = [given[name] for name in _LENGTHS if name in given]
+    if lengths:
+        name = next((name for name in _LENGTHS if name in own), None)
+        name = name or next(name for name in _LENGTHS if name in given)
+        parameters = {key: value for key, value in parameters.items() if key not in _LENGTHS}
+        parameters[name] = min(lengths)
+    return parameters
 
 
 def _usage(finish: Finish, spent: Spent) -> TokenUsage:

@@ -1,8 +1,8 @@
 """What an answer is made of and with: the turn, the parts of the pipeline, and what has been spent."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 from uuid import UUID
 
 from app.db.assistants import AssistantForTurn
@@ -17,8 +17,8 @@ from app.rag.rewrite import Rewriting
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question that has been accepted and stored. `given_history` and `instructions` are what the client sent along, for this turn
-    only. `opening` is what the assistant has said first, where the conversation begins with this turn.
+    """A question that has been accepted and stored. `given_history`, `instructions` and `parameters` are what the client sent
+    along, for this turn only. `opening` is what the assistant has said first, where the conversation begins with this turn.
 
     `is_queued`: it waits for its session's other answers first. `signed_in`: a user asks. `is_again`: it has had an answer.
     """
@@ -37,6 +37,7 @@ class Turn:
     is_again: bool = False
     instructions: str = ""
     opening: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Knowledge(Protocol):

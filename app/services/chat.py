@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import msgspec
@@ -38,8 +38,8 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client sends. `assistant` is a slug or an id; `history` and `instructions`, which follow the assistant's own, count for
-    this turn only."""
+    """What a client sends. `assistant` is a slug or an id; `history`, `instructions`, which follow the assistant's own, and
+    `parameters` of the model, which go before the assistant's, count for this turn only."""
 
     message: str
     assistant: str
@@ -47,6 +47,7 @@ class Asked:
     language: str | None = None
     history: tuple[ChatMessage, ...] | None = None
     instructions: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     on_busy: OnBusy = "reject"
     idempotency_key: str | None = None
 
@@ -166,6 +167,7 @@ class ChatService:
             asked.history,
             instructions=asked.instructions,
             opening=opening,
+            parameters=asked.parameters,
             session_is_new=not opened.was_there,
             signed_in=viewer.account is not None,
         )
@@ -252,6 +254,7 @@ def _turn(
     *,
     instructions: str = "",
     opening: str = "",
+    parameters: Mapping[str, Any] | None = None,
     session_is_new: bool,
     signed_in: bool,
     is_again: bool = False,
@@ -267,6 +270,7 @@ def _turn(
         given_history=history,
         instructions=instructions,
         opening=opening,
+        parameters=parameters or {},
         session_is_new=session_is_new,
         is_queued=run.status == "queued",
         signed_in=signed_in,

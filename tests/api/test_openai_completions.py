@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 
 from app.errors import ModelIncomplete
 from app.services.accounts import AccountService
+from tests.api.turns import public
 from tests.conftest import RunningServer
 from tests.scripted_model import ScriptedModel, says
 
@@ -145,6 +146,37 @@ async def test_what_the_request_holds_reaches_the_model(
     assert asked[-1].content.endswith("And the Danube?")
 
 
+PARAMETERS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    ({}, {"temperature": 0.1, "stop": "."}, {"temperature": 0.1, "stop": "."}),
+    ({"temperature": 0.9, "seed": 7}, {"temperature": 0}, {"temperature": 0, "seed": 7}),
+    ({"seed": 7}, {"temperature": None, "n": 1, "tool_choice": "auto"}, {"seed": 7}),
+    ({}, {"max_tokens": 5}, {"max_tokens": 5}),
+    ({"max_tokens": 9}, {"max_completion_tokens": 5}, {"max_tokens": 5}),
+    ({"max_completion_tokens": 9}, {"max_tokens": 50}, {"max_completion_tokens": 50}),
+]
+
+
+async def test_what_is_asked_of_the_model_counts_before_what_the_assistant_asks(
+    openai_client: AsyncOpenAI, server: RunningServer, model: ScriptedModel
+):
+    for own, given, expected in PARAMETERS:
+        slug = await public(server, model_parameters=own)
+        await openai_client.chat.completions.create(model=slug, messages=QUESTION, **given)
+        assert model.prompts[-1].parameters == expected
+
+
+async def test_an_answer_to_other_parameters_is_not_given_again(
+    openai_client: AsyncOpenAI, server: RunningServer, assistant: str, model: ScriptedModel
+):
+    await server.resources.assistants.change(assistant, answer_cache_s=60)
+    model.script = lambda prompt: says("The Danube flows into the Black Sea [1].")
+    for temperature in (0.1, 0.1, 0.2):
+        await openai_client.chat.completions.create(
+            model=assistant, messages=QUESTION, temperature=temperature
+        )
+    assert [prompt.parameters for prompt in model.prompts] == [{"temperature": 0.1}, {"temperature": 0.2}]
+
+
 async def test_a_request_knows_nothing_of_another(
     openai_client: AsyncOpenAI, assistant: str, model: ScriptedModel
 ):
@@ -181,28 +213,42 @@ async def test_a_model_that_is_not_there_is_not_found(openai_client: AsyncOpenAI
     assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"messages": QUESTION}, "model"),
-        ({"model": "m"}, "messages"),
-        ({"model": "m", "messages": []}, "messages"),
-        ({"model": "m", "messages": "hello"}, "messages"),
-        ({"model": "m", "messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
-        ({"model": "m", "messages": [{"role": "user", "content": " "}]}, "messages"),
-        ({"model": "m", "messages": [{"role": "assistant", "content": "x"}]}, "messages"),
-        ({"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
-        ({"model": "m", "messages": [{"role": "user", "content": "x" * 50_001}]}, "messages"),
-    ],
-)
+MALFORMED: list[tuple[dict[str, Any], str]] = [
+    ({"model": None}, "model"),
+    ({"messages": None}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"messages": "hello"}, "messages"),
+    ({"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
+    ({"messages": [{"role": "user", "content": " "}]}, "messages"),
+    ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
+    ({"messages": [{"role": "user", "content": "x" * 50_001}]}, "messages"),
+    ({"temperature": "hot"}, "temperature"),
+    ({"temperature": 2.1}, "temperature"),
+    ({"top_p": True}, "top_p"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_completion_tokens": "many"}, "max_completion_tokens"),
+    ({"seed": 1.5}, "seed"),
+    ({"stop": ["1", "2", "3", "4", "5"]}, "stop"),
+    ({"presence_penalty": -3}, "presence_penalty"),
+    ({"n": 2}, "n"),
+    ({"response_format": {"type": "json_object"}}, "response_format.type"),
+    ({"tool_choice": "required"}, "tool_choice"),
+]
+
+
 async def test_what_cannot_be_meant_is_refused_in_the_form_of_these_clients(
-    client: httpx.AsyncClient, body: dict[str, Any], param: str
+    client: httpx.AsyncClient, model: ScriptedModel
 ):
-    response = await client.post("/v1/chat/completions", json=body)
-    error = response.json()["error"]
-    assert response.status_code == 400
-    assert (error["type"], error["param"]) == ("invalid_request_error", param)
-    assert error["message"]
+    for change, param in MALFORMED:
+        body = {"model": "m", "messages": QUESTION, **change}
+        response = await client.post("/v1/chat/completions", json=body)
+        error = response.json()["error"]
+        assert response.status_code == 400, change
+        assert error["type"] == "invalid_request_error"
+        assert error["param"].startswith(param)
+        assert error["message"]
+    assert model.prompts == []
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from app import json_text
 from app.api.contract import OPTIONAL_USER, openai_problems
 from app.api.deps import Chat, Runs, SessionHistory, ViewerDep
 from app.api.errors import openai_error, status_of
-from app.api.openai.messages import Conversation, Message
+from app.api.model_parameters import Sampling, TokenCount
+from app.api.openai.messages import Conversation, FreeChoice, Message, PlainText
 from app.api.streaming import SSE, EventStream
 from app.api.text import Text
 from app.errors import FreshetError, of_code
@@ -31,13 +32,18 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class Completion(BaseModel):
-    """What is not named here is taken and ignored: how an assistant answers is the assistant's."""
+class Completion(Sampling):
+    """What is not named here is taken and ignored: what else there is to an answer is the assistant's."""
 
     model: Annotated[Text, Field(min_length=1, max_length=100, description="An assistant's slug or id.")]
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
+    max_tokens: TokenCount | None = None
+    max_completion_tokens: TokenCount | None = None
+    n: Annotated[int | None, Field(ge=1, le=1, description="An assistant gives one answer.")] = None
+    response_format: PlainText | None = None
+    tool_choice: FreeChoice = None
 
     def asked(self, key: str | None) -> Asked:
         conversation = Conversation.of(self.messages)
@@ -46,8 +52,12 @@ class Completion(BaseModel):
             assistant=self.model,
             history=conversation.history,
             instructions=conversation.instructions,
+            parameters={**self.sampling(), **self._length()},
             idempotency_key=key,
         )
+
+    def _length(self) -> dict[str, Any]:
+        return self.model_dump(include={"max_tokens", "max_completion_tokens"}, exclude_none=True)
 
 
 @router.post(

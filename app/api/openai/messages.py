@@ -11,6 +11,17 @@ from app.llm.protocols import ChatMessage
 _LONGEST = 50_000
 _MOST_REMEMBERED = 100
 
+FreeChoice = Annotated[
+    Literal["none", "auto"] | None,
+    Field(description="No tool of a client is called, so none can be required."),
+]
+
+
+class PlainText(BaseModel):
+    """The form of an answer. An assistant says text, and promises no JSON."""
+
+    type: Literal["text"] = "text"
+
 
 class Part(BaseModel):
     """Of a content in parts. Those that are no text are refused where they would be answered, and left out of the history."""
