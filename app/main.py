@@ -14,7 +14,7 @@ from app import __version__
 from app.api import agents
 from app.api.errors import add_error_handlers
 from app.api.middleware import BodyLimit, RequestGuard, RequestId
-from app.api.openai import completions, models
+from app.api.openai import completions, conversations, models, responses
 from app.api.streaming import send_handed_over
 from app.api.v1 import (
     assistants,
@@ -104,6 +104,6 @@ def create_app(
     # Clients of such agents know them at the root; there the same calls are not described again.
     app.include_router(agents.router, prefix=f"{_API}/agents")
     app.include_router(agents.router, prefix="/agents", include_in_schema=False)
-    for door in (models, completions):
+    for door in (models, completions, responses, conversations):
         app.include_router(door.router, prefix=_OPENAI)
     return app

@@ -37,11 +37,13 @@ from app.services.answering import Answering
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
 from app.services.connectors import ConnectorService
+from app.services.conversations import ConversationService
 from app.services.document_work import DocumentWork
 from app.services.heartbeat import Heartbeat
 from app.services.ingestion import Retries
 from app.services.knowledge import KnowledgeService
 from app.services.passages import PassageService
+from app.services.responses import ResponseService
 from app.services.runs import RunService
 from app.services.sessions import SessionService
 from app.services.vault import Vault
@@ -80,6 +82,8 @@ class Resources:
     chat: ChatService
     runs: RunService
     sessions: SessionService
+    conversations: ConversationService
+    responses: ResponseService
 
     def drain(self) -> None:
         """Take no new turns, and give those that run the grace period to end. Who follows another process's is sent there."""
@@ -179,6 +183,8 @@ async def open_resources(
             document_work=DocumentWork(database, knowledge.ingestion, max_upload_bytes=max_upload_bytes),
             connectors=connectors,
             sessions=answers.sessions,
+            conversations=ConversationService(database),
+            responses=ResponseService(database, answers.runs),
         )
 
 

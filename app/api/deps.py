@@ -14,8 +14,10 @@ from app.services.agents import AgentService
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
 from app.services.connectors import ConnectorService
+from app.services.conversations import ConversationService
 from app.services.document_work import DocumentWork
 from app.services.knowledge import KnowledgeService
+from app.services.responses import ResponseService
 from app.services.runs import RunService
 from app.services.sessions import SessionService
 from app.services.viewer import ANONYMOUS, Account, Viewer
@@ -68,6 +70,14 @@ async def _sessions(resources: ResourcesDep) -> SessionService:
     return resources.sessions
 
 
+async def _conversations(resources: ResourcesDep) -> ConversationService:
+    return resources.conversations
+
+
+async def _responses(resources: ResourcesDep) -> ResponseService:
+    return resources.responses
+
+
 Accounts = Annotated[AccountService, Depends(_accounts)]
 Assistants = Annotated[AssistantService, Depends(_assistants)]
 Agents = Annotated[AgentService, Depends(_agents)]
@@ -77,6 +87,8 @@ Connectors = Annotated[ConnectorService, Depends(_connectors)]
 Chat = Annotated[ChatService, Depends(_chat)]
 Runs = Annotated[RunService, Depends(_runs)]
 SessionHistory = Annotated[SessionService, Depends(_sessions)]
+Conversations = Annotated[ConversationService, Depends(_conversations)]
+Responses = Annotated[ResponseService, Depends(_responses)]
 
 
 async def _viewer(

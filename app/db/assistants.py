@@ -137,6 +137,12 @@ async def page(
     return await _views(session, (await session.execute(statement)).mappings().all())
 
 
+async def any_for_strangers(session: AsyncSession) -> bool:
+    """Whether there is one that answers whoever asks."""
+    open_to_all = select(Assistant.id).where(Assistant.is_enabled, Assistant.user_authentication.is_(False))
+    return (await session.execute(open_to_all.limit(1))).first() is not None
+
+
 async def insert_new(session: AsyncSession, fields: Mapping[str, Any]) -> UUID | None:
     """None if the slug is taken."""
     statement = (

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -59,15 +59,15 @@ class StoredMessage:
 
 
 # The question follows the newest message that is shown; hardly ever is there another branch.
-_NEWEST_SHOWN = """(
+NEWEST_SHOWN = """(
     SELECT m.id FROM messages m JOIN sessions s ON s.id = m.session_id
     WHERE m.session_id = :session_id AND m.is_shown AND m.position > s.forgotten_up_to ORDER BY m.position DESC LIMIT 1
 )"""
 _ADD_RUN = """
     INSERT INTO runs (id, session_id, assistant_id, user_message_id, message_id, process_id, language, status,
-        idempotency_scope, idempotency_key, request_sha256)
+        idempotency_scope, idempotency_key, request_sha256, request)
     VALUES (:run_id, :session_id, :assistant_id, :question_id, :answer_id, :process_id, :language, :status,
-        :idempotency_scope, :idempotency_key, :request_sha256)
+        :idempotency_scope, :idempotency_key, :request_sha256, :request)
 """
 _OF_RUN = (
     *(_bound(name, Uuid) for name in ("run_id", "process_id", "assistant_id", "question_id", "answer_id")),
@@ -76,12 +76,13 @@ _OF_RUN = (
         for name in ("session_id", "language", "status", "idempotency_scope", "idempotency_key")
     ),
     _bound("request_sha256", LargeBinary),
+    bindparam("request", type_=JSONB(none_as_null=True)),
 )
 _ADD_TURN = text(
     f"""
     WITH messages_of_the_turn AS (
         INSERT INTO messages (id, session_id, parent_id, role, status, text)
-        VALUES (:question_id, :session_id, {_NEWEST_SHOWN}, 'user', 'completed', :question),
+        VALUES (:question_id, :session_id, {NEWEST_SHOWN}, 'user', 'completed', :question),
             (:answer_id, :session_id, :question_id, 'assistant', :status, '')
     ) {_ADD_RUN}
     """
@@ -111,7 +112,7 @@ class KeyTaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """`status` is `running` or `queued`."""
+    """`status` is `running` or `queued`; `request` is what is told of the request by who tells it again."""
 
     id: UUID
     process_id: UUID
@@ -122,6 +123,7 @@ class NewRun:
     language: str | None
     status: str
     idempotency_key: IdempotencyKey | None = None
+    request: dict[str, Any] | None = None
 
 
 async def add_turn(session: AsyncSession, run: NewRun, question: str) -> None:
@@ -177,6 +179,7 @@ def _values(run: NewRun) -> dict[str, Any]:
         "idempotency_scope": key.scope if key is not None else None,
         "idempotency_key": key.key if key is not None else None,
         "request_sha256": key.request_sha256 if key is not None else None,
+        "request": run.request,
     }
 
 
@@ -271,14 +274,14 @@ async def page_of_messages(
 
 
 async def get_message(session: AsyncSession, message_id: UUID) -> StoredMessage | None:
-    statement = select(*_COLUMNS).where(_messages.c.id == message_id)
+    statement = select(*MESSAGE_COLUMNS).where(_messages.c.id == message_id)
     row = (await session.execute(statement)).one_or_none()
     return StoredMessage(*row) if row is not None else None
 
 
 async def get_in_session(session: AsyncSession, session_id: str, message_id: UUID) -> StoredMessage | None:
     """Also one of a branch that is not shown; none that a reset has put out of sight."""
-    statement = _messages_in_sight(session_id).where(_messages.c.id == message_id)
+    statement = messages_in_sight(session_id).where(_messages.c.id == message_id)
     row = (await session.execute(statement)).one_or_none()
     return StoredMessage(*row) if row is not None else None
 
@@ -311,7 +314,7 @@ async def all_messages(
 ) -> list[tuple[StoredMessage, bool]]:
     """The next `limit` messages behind position `after`, of every branch and also what was forgotten; and whether each is shown."""
     statement = (
-        select(*_COLUMNS, _messages.c.is_shown)
+        select(*MESSAGE_COLUMNS, _messages.c.is_shown)
         .where(_messages.c.session_id == session_id, _messages.c.position > after)
         .order_by(_messages.c.position)
         .limit(limit)
@@ -322,11 +325,11 @@ async def all_messages(
 async def has_source(session: AsyncSession, session_id: str, document_id: UUID) -> bool:
     """Whether an answer of the session that is in sight was given a passage of the document."""
     passage = [{"metadata": {"document_id": str(document_id)}}]
-    statement = _messages_in_sight(session_id).where(_messages.c.sources.contains(passage)).limit(1)
+    statement = messages_in_sight(session_id).where(_messages.c.sources.contains(passage)).limit(1)
     return (await session.execute(statement)).first() is not None
 
 
-_COLUMNS = (
+MESSAGE_COLUMNS = (
     _messages.c.id,
     _messages.c.parent_id,
     _messages.c.position,
@@ -344,14 +347,14 @@ _COLUMNS = (
 )
 
 
-def _messages_in_sight(session_id: str) -> Any:
+def messages_in_sight(session_id: str) -> Any:
     """Those that a reset has not put out of sight, of all branches."""
     return (
-        select(*_COLUMNS)
+        select(*MESSAGE_COLUMNS)
         .join(_sessions, _sessions.c.id == _messages.c.session_id)
         .where(_messages.c.session_id == session_id, _messages.c.position > _sessions.c.forgotten_up_to)
     )
 
 
 def _visible_messages(session_id: str) -> Any:
-    return _messages_in_sight(session_id).where(_messages.c.is_shown)
+    return messages_in_sight(session_id).where(_messages.c.is_shown)

@@ -21,12 +21,14 @@ from sqlalchemy import (
     bindparam,
     select,
     text,
+    update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import tables
+from app.db.sessions import visible_to
 from app.db.tables import OPEN, columns_of
 
 _runs = columns_of(tables.Run)
@@ -43,7 +45,8 @@ def _statement(script: str, **types: Any) -> TextClause:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """`last_seq` is None for a run that is open. `was_abandoned`: another process has ended it, with what its own had stored."""
+    """`last_seq` is None for a run that is open. `was_abandoned`: another process has ended it, with what its own had stored.
+    `request` is what is told of the request by who tells it again; None where nobody does."""
 
     id: UUID
     session_id: str
@@ -52,6 +55,7 @@ class RunRow:
     status: str
     last_seq: int | None
     was_abandoned: bool
+    request: dict[str, Any] | None
 
     @property
     def is_open(self) -> bool:
@@ -75,6 +79,30 @@ async def find(session: AsyncSession, session_id: str, run_id: UUID | None) -> R
         statement = statement.where(_runs.c.id == run_id)
     row = (await session.execute(statement)).one_or_none()
     return RunRow(*row) if row is not None else None
+
+
+async def of_answer(session: AsyncSession, message_id: UUID, *, user_id: UUID | None) -> RunRow | None:
+    """The run that made this answer, if the user may see it; none whose answer a reset has put out of sight."""
+    statement = (
+        select(*_COLUMNS)
+        .join(_messages, _messages.c.id == _runs.c.message_id)
+        .join(_sessions, _sessions.c.id == _runs.c.session_id)
+        .where(
+            _runs.c.message_id == message_id,
+            _messages.c.position > _sessions.c.forgotten_up_to,
+            visible_to(user_id),
+        )
+    )
+    row = (await session.execute(statement)).one_or_none()
+    return RunRow(*row) if row is not None else None
+
+
+async def drop_request(session: AsyncSession, run_id: UUID) -> bool:
+    """Tell nothing of the request any more. False if there is no other of its session of which something is told."""
+    await session.execute(update(_runs).where(_runs.c.id == run_id).values(request=None))
+    of_session = select(_runs.c.session_id).where(_runs.c.id == run_id).scalar_subquery()
+    others = select(_runs.c.id).where(_runs.c.session_id == of_session, _runs.c.request.is_not(None))
+    return (await session.execute(others.limit(1))).first() is not None
 
 
 async def running(session: AsyncSession, session_id: str) -> RunRow | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -15,6 +15,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
+    insert,
     or_,
     select,
     text,
@@ -33,7 +34,8 @@ _messages = columns_of(tables.Message)
 _OPEN_SESSION = text(
     """
     INSERT INTO sessions (id, user_id, assistant_id) VALUES (:session_id, :user_id, :assistant_id)
-    ON CONFLICT (id) DO UPDATE SET last_active_at = now() WHERE sessions.user_id IS NULL OR sessions.user_id = :user_id
+    ON CONFLICT (id) DO UPDATE SET last_active_at = now(), assistant_id = coalesce(sessions.assistant_id, excluded.assistant_id)
+    WHERE sessions.user_id IS NULL OR sessions.user_id = :user_id
     RETURNING created_at <> last_active_at,
         EXISTS (SELECT FROM runs WHERE runs.session_id = sessions.id AND runs.status IN ('queued', 'running'))
     """
@@ -63,6 +65,52 @@ async def open_session(
     if row is None:
         raise NotFound("session", session_id)
     return Opened(*row)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A session as its client has noted it down, if one has."""
+
+    id: str
+    created_at: datetime
+    client_metadata: dict[str, Any] | None
+
+
+_described: tuple[ColumnElement[Any], ...] = (
+    _sessions.c.id,
+    _sessions.c.created_at,
+    _sessions.c.client_metadata,
+)
+
+
+async def add(
+    session: AsyncSession, session_id: str, *, user_id: UUID | None, client_metadata: dict[str, Any]
+) -> Described:
+    """One that no assistant has been asked in yet."""
+    values = {"id": session_id, "user_id": user_id, "client_metadata": client_metadata}
+    row = (await session.execute(insert(_sessions).values(values).returning(*_described))).one()
+    return Described(*row)
+
+
+async def described(session: AsyncSession, session_id: str, *, user_id: UUID | None) -> Described | None:
+    """None if there is no such session that the user may see."""
+    statement = select(*_described).where(_sessions.c.id == session_id, visible_to(user_id))
+    row = (await session.execute(statement)).one_or_none()
+    return Described(*row) if row is not None else None
+
+
+async def describe(
+    session: AsyncSession, session_id: str, *, user_id: UUID | None, client_metadata: dict[str, Any]
+) -> Described | None:
+    """None if there is no such session that the user may see."""
+    statement = (
+        update(_sessions)
+        .where(_sessions.c.id == session_id, visible_to(user_id))
+        .values(client_metadata=client_metadata)
+        .returning(*_described)
+    )
+    row = (await session.execute(statement)).one_or_none()
+    return Described(*row) if row is not None else None
 
 
 async def hold(session: AsyncSession, session_id: str) -> bool:
@@ -214,6 +262,11 @@ async def claim(session: AsyncSession, session_id: str, *, user_id: UUID) -> boo
 async def erase(session: AsyncSession, session_id: str, *, user_id: UUID | None) -> None:
     """Delete the session with its messages and runs, if the user may see it."""
     await session.execute(delete(_sessions).where(_sessions.c.id == session_id, visible_to(user_id)))
+
+
+async def discard(session: AsyncSession, session_id: str) -> None:
+    """Delete the session with its messages and runs, whosever it is."""
+    await session.execute(delete(_sessions).where(_sessions.c.id == session_id))
 
 
 _ERASE_SILENT = text(

@@ -351,7 +351,8 @@ class EmbedderRecord(Table):
 class Session(Table):
     """A conversation. `user_id` is whose it is; null: whoever knows its id. It outlives the assistant it was opened with.
 
-    `forgotten_up_to` is the position of the last message that a reset has put out of sight. `title` is what its user calls it.
+    `forgotten_up_to` is the position of the last message that a reset has put out of sight. `title` is what its user calls it,
+    `client_metadata` what a client has noted of it.
     """
 
     __tablename__ = "sessions"
@@ -366,6 +367,7 @@ class Session(Table):
     forgotten_up_to: Mapped[int] = mapped_column(BigInteger, server_default=sql("0"))
     created_at: Mapped[datetime] = _created()
     last_active_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    client_metadata: Mapped[dict[str, Any] | None]
 
 
 class Message(Table):
@@ -443,7 +445,8 @@ class Run(Table):
 
     `request_sha256` tells whether a request with the same `idempotency_key` is the same request. `log` is the whole log of a
     run that has ended, compressed; `last_seq` the number of its last line. The lines of one that has not are in `run_lines`.
-    `was_abandoned`: another process has ended it, with what its own had stored.
+    `was_abandoned`: another process has ended it, with what its own had stored. `request` is what is told of the request by
+    who tells it again; null where nobody does.
     """
 
     __tablename__ = "runs"
@@ -486,6 +489,7 @@ class Run(Table):
     was_abandoned: Mapped[bool] = mapped_column(server_default=false())
     started_at: Mapped[datetime] = _created()
     ended_at: Mapped[datetime | None]
+    request: Mapped[dict[str, Any] | None]
 
 
 class RunLines(Table):

@@ -21,6 +21,7 @@ class Turn:
     along, for this turn only. `opening` is what the assistant has said first, where the conversation begins with this turn.
 
     `is_queued`: it waits for its session's other answers first. `signed_in`: a user asks. `is_again`: it has had an answer.
+    `is_kept`: else it is erased with its end.
     """
 
     run_id: UUID
@@ -35,6 +36,7 @@ class Turn:
     is_queued: bool = False
     signed_in: bool = False
     is_again: bool = False
+    is_kept: bool = True
     instructions: str = ""
     opening: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import anyio
 import msgspec
 
-from app.db import conversations, runs
+from app.db import conversations, runs, sessions
 from app.db.engine import Sessions
 from app.db.runs import AnswerEnd
 from app.errors import AnswerNotStored, DatabaseUnavailable, FreshetError, Interrupted, SessionErased
@@ -118,9 +118,11 @@ class Answering:
             outcome = _outcome(turn, run, answered, error, spent)
             # Shielded: when the process is stopped in earnest, every await here is cancelled.
             with anyio.CancelScope(shield=True):
-                await self._finish(run, draft, whole, outcome)
+                await self._finish(run, draft, whole, outcome, is_kept=turn.is_kept)
 
-    async def _finish(self, run: Run, draft: Draft, whole: OpenStep, outcome: _Outcome) -> None:
+    async def _finish(
+        self, run: Run, draft: Draft, whole: OpenStep, outcome: _Outcome, *, is_kept: bool
+    ) -> None:
         last: list[Event] = [*draft.closings("failed" if outcome.status == "failed" else "completed")]
         for closing in last:
             draft.add(closing)
@@ -138,7 +140,7 @@ class Answering:
         )
         await self._checkpointer.withdraw(run)
         try:
-            if await self._store(run, end):
+            if await self._store(run, end, is_kept=is_kept):
                 run.log.extend(lines, closed=True)
             else:
                 await self._settle(run)
@@ -150,14 +152,17 @@ class Answering:
         finally:
             self._checkpointer.forget(run)
 
-    async def _store(self, run: Run, end: AnswerEnd) -> bool:
+    async def _store(self, run: Run, end: AnswerEnd, *, is_kept: bool) -> bool:
         """False if the run has been ended by another process, or deleted. When the database is away, waits for it. Raises `AnswerNotStored`."""
         clock = asyncio.get_running_loop().time
         begun, wait_s = clock(), 0.1
         while True:
             try:
                 async with self._database.begin() as session:
-                    return await runs.end(session, run.id, end)
+                    is_stored = await runs.end(session, run.id, end)
+                    if not is_kept:
+                        await sessions.discard(session, run.session_id)
+                    return is_stored
             except DatabaseUnavailable as error:
                 patience_s = min(self._store_retry_s, _HURRIED_S) if run.hurried else self._store_retry_s
                 if clock() + wait_s > begun + patience_s:

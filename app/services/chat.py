@@ -11,10 +11,11 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import conversations, runs, sessions
+from app.db import conversations, items, runs, sessions
 from app.db.assistants import AssistantForTurn
 from app.db.conversations import IdempotencyKey, KeyTaken, NewRun, StoredMessage
 from app.db.engine import Sessions
+from app.db.items import NewItem
 from app.errors import IdempotencyMismatch, InvalidInput, NotFound, SessionBusy
 from app.llm.protocols import ChatMessage
 from app.rag.turn import Turn
@@ -39,7 +40,12 @@ _TRIES = 5
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a client sends. `assistant` is a slug or an id; `history`, `instructions`, which follow the assistant's own, and
-    `parameters` of the model, which go before the assistant's, count for this turn only."""
+    `parameters` of the model, which go before the assistant's, count for this turn only.
+
+    The question follows the message `follows`, else the newest, and what was said `earlier`, which is stored before it. `request` is
+    what is told of the request by who tells it again. `is_kept`: else nothing of the turn can be read again, and with its end it is
+    erased; it has a session of its own then. `goes_on_unread`: whatever the assistant says of answers that nobody reads.
+    """
 
     message: str
     assistant: str
@@ -48,6 +54,11 @@ class Asked:
     history: tuple[ChatMessage, ...] | None = None
     instructions: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    follows: UUID | None = None
+    earlier: tuple[ChatMessage, ...] = ()
+    request: dict[str, Any] | None = None
+    is_kept: bool = True
+    goes_on_unread: bool = False
     on_busy: OnBusy = "reject"
     idempotency_key: str | None = None
 
@@ -132,7 +143,8 @@ class ChatService:
                 )
                 place.start(run, partial(self._answering.make, turn))
             self._runs.stop_here(accepted.stopped)
-            return self._runs.made_here(run)
+            request = asked.request if isinstance(asked, Asked) else None
+            return self._runs.made_here(run, request)
         raise SessionBusy
 
     async def _taken_up(self, key: IdempotencyKey) -> Followed | None:
@@ -154,12 +166,20 @@ class ChatService:
             opened = await sessions.open_session(
                 session, session_id, user_id=viewer.user_id, assistant_id=assistant.id
             )
-            opening = "" if opened.was_there or asked.history else assistant.first_message
+            opening = "" if opened.was_there or asked.history or asked.earlier else assistant.first_message
             if opening:
                 await conversations.add_opening(session, session_id, opening)
             stopped = await self._make_room(session, session_id, asked.on_busy) if opened.is_busy else None
             run = self._new_run(session_id, assistant, asked.language, key, is_queued=stopped is not None)
+            run = replace(run, request=asked.request)
+            if asked.follows is not None:
+                await _put_aside_behind(session, session_id, asked.follows)
+            await items.add(session, session_id, [_item(message) for message in asked.earlier])
             await conversations.add_turn(session, run, asked.message)
+            if not asked.is_kept:
+                await sessions.forget(session, session_id, user_id=viewer.user_id)
+        if asked.goes_on_unread:
+            assistant = replace(assistant, unread_limit_s=None)
         turn = _turn(
             run,
             assistant,
@@ -168,8 +188,9 @@ class ChatService:
             instructions=asked.instructions,
             opening=opening,
             parameters=asked.parameters,
-            session_is_new=not opened.was_there,
+            session_is_new=not opened.was_there and not asked.earlier,
             signed_in=viewer.account is not None,
+            is_kept=asked.is_kept,
         )
         return _Accepted(turn, stopped or ())
 
@@ -258,6 +279,7 @@ def _turn(
     session_is_new: bool,
     signed_in: bool,
     is_again: bool = False,
+    is_kept: bool = True,
 ) -> Turn:
     return Turn(
         run_id=run.id,
@@ -275,7 +297,23 @@ def _turn(
         is_queued=run.status == "queued",
         signed_in=signed_in,
         is_again=is_again,
+        is_kept=is_kept,
     )
+
+
+def _item(message: ChatMessage) -> NewItem:
+    return NewItem(uuid4(), "user" if message.role == "user" else "assistant", message.content)
+
+
+async def _put_aside_behind(session: AsyncSession, session_id: str, message_id: UUID) -> None:
+    """What has followed the message becomes another branch. Raises `NotFound`."""
+    message = await conversations.get_in_session(session, session_id, message_id)
+    if message is None:
+        raise NotFound("message", message_id)
+    newest = await conversations.newest_shown(session, session_id, role=message.role)
+    if newest is None or newest.id != message_id:
+        await conversations.show_branch(session, session_id, message_id)
+    await conversations.hide_from(session, session_id, message.position + 1)
 
 
 async def _question(session: AsyncSession, asked: AskedAgain) -> StoredMessage:
@@ -328,7 +366,10 @@ def _key(asked: Asked | AskedAgain, session_id: str | None, viewer: Viewer) -> I
             "Without a user and a session_id, whoever knows the idempotency key can read the answer: it must be a UUID or at least "
             f"{_UNGUESSABLE_CHARACTERS} characters that nobody can guess."
         )
-    request = type(asked).__name__.encode() + msgspec.json.encode(replace(asked, idempotency_key=None))
+    told = replace(asked, idempotency_key=None)
+    if isinstance(told, Asked):
+        told = replace(told, request=None)
+    request = type(asked).__name__.encode() + msgspec.json.encode(told)
     return IdempotencyKey(scope, key, hashlib.sha256(request).digest())
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import anyio
@@ -33,7 +34,7 @@ _STOPPING_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A run that can be followed from here, wherever it is made or was made."""
+    """A run that can be followed from here, wherever it is made or was made. `request` is as in `RunRow`."""
 
     run_id: UUID
     session_id: str
@@ -41,6 +42,7 @@ class Followed:
     reading: Reading
     follow: Callable[..., AsyncGenerator[Lines]]
     """Takes `after`, the number of the last line that is not wanted."""
+    request: dict[str, Any] | None = None
 
 
 class LastEvent(msgspec.Struct):
@@ -82,19 +84,19 @@ class RunService:
         self._beat_s = beat_s
         self._changes = _Changes()
 
-    def made_here(self, run: Run) -> Followed:
+    def made_here(self, run: Run, request: dict[str, Any] | None = None) -> Followed:
         follow = partial(self._runner.follow, run)
-        return Followed(run.id, run.session_id, run.message_id, self._reading, follow)
+        return Followed(run.id, run.session_id, run.message_id, self._reading, follow, request)
 
     def followed(self, row: RunRow) -> Followed:
         run = self._runner.get(row.id)
         if run is not None:
-            return self.made_here(run)
+            return self.made_here(run, row.request)
         if row.is_open:
             follow = partial(self._mirrors.follow, row.id, row.process_id)
         else:
             follow = partial(self._replay, row.id)
-        return Followed(row.id, row.session_id, row.message_id, self._reading, follow)
+        return Followed(row.id, row.session_id, row.message_id, self._reading, follow, row.request)
 
     async def resume(
         self, session_id: str, viewer: Viewer, *, run_id: UUID | None, after: int

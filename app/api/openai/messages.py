@@ -53,25 +53,23 @@ class Conversation(BaseModel):
     history: tuple[ChatMessage, ...]
 
     @classmethod
-    def of(cls, messages: list[Message]) -> "Conversation":
-        """Raises `InvalidInput`."""
+    def of(cls, messages: list[Message], field: str = "messages") -> "Conversation":
+        """`field` is that of the request in which they came. Raises `InvalidInput`."""
         rules = [message.text() for message in messages if message.role in ("system", "developer")]
         said = [message for message in messages if message.role not in ("system", "developer")]
         if not said or said[-1].role != "user":
-            raise InvalidInput("The last of the messages must be the user's.", detail=_at("messages"))
+            raise InvalidInput("The last of the messages must be the user's.", detail=at(field))
         *earlier, last = said
         if last.other_parts:
             raise InvalidInput(
                 f"Only text can be read here, and the last message has a part of type {last.other_parts[0]}.",
-                detail=_at("messages"),
+                detail=at(field),
             )
         question = last.text()
         if not question.strip():
-            raise InvalidInput("The last message holds no text.", detail=_at("messages"))
+            raise InvalidInput("The last message holds no text.", detail=at(field))
         if len(question) > _LONGEST:
-            raise InvalidInput(
-                f"The last message is longer than {_LONGEST:,} characters.", detail=_at("messages")
-            )
+            raise InvalidInput(f"The last message is longer than {_LONGEST:,} characters.", detail=at(field))
         history = tuple(
             ChatMessage("user" if message.role == "user" else "assistant", text)
             for message in earlier[-_MOST_REMEMBERED:]
@@ -80,5 +78,6 @@ class Conversation(BaseModel):
         return cls(question=question, instructions="\n\n".join(rules), history=history)
 
 
-def _at(field: str) -> list[dict[str, Any]]:
+def at(field: str) -> list[dict[str, Any]]:
+    """For the `detail` of an error: the field of the body that it is about."""
     return [{"loc": ["body", field]}]
