@@ -29,6 +29,7 @@ from app.api.v1 import (
     search,
     sessions,
 )
+from app.api.websocket import conversation, tokens
 from app.resources import Resources, open_resources
 from app.settings import Settings
 
@@ -104,6 +105,11 @@ def create_app(
     # Clients of such agents know them at the root; there the same calls are not described again.
     app.include_router(agents.router, prefix=f"{_API}/agents")
     app.include_router(agents.router, prefix="/agents", include_in_schema=False)
+    # Their clients know these addresses; the others are the same ones among our own.
+    app.include_router(tokens.router, include_in_schema=False)
+    app.include_router(conversation.router)
+    app.include_router(tokens.router, prefix=_API)
+    app.include_router(conversation.router_of_api, prefix=_API)
     for door in (models, completions, responses, conversations):
         app.include_router(door.router, prefix=_OPENAI)
     return app

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from tempfile import NamedTemporaryFile
+from typing import ParamSpec
 from uuid import uuid4
 
 import anyio
@@ -36,6 +37,7 @@ from app.services.agents import AgentService
 from app.services.answering import Answering
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
+from app.services.chat_tokens import ChatTokenService
 from app.services.connectors import ConnectorService
 from app.services.conversations import ConversationService
 from app.services.document_work import DocumentWork
@@ -44,11 +46,13 @@ from app.services.ingestion import Retries
 from app.services.knowledge import KnowledgeService
 from app.services.passages import PassageService
 from app.services.responses import ResponseService
+from app.services.rooms import Rooms
 from app.services.runs import RunService
 from app.services.sessions import SessionService
 from app.services.vault import Vault
 from app.settings import RetrievalSettings, Settings
 
+_P = ParamSpec("_P")
 _EMBEDDING_CONNECTIONS = 16
 _OTHER_SCHEMA = "The database's schema is not this version's. Run `freshet migrate`."
 
@@ -62,6 +66,7 @@ class Answers:
     runs: RunService
     chat: ChatService
     sessions: SessionService
+    rooms: Rooms
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,8 @@ class Resources:
     sessions: SessionService
     conversations: ConversationService
     responses: ResponseService
+    chat_tokens: ChatTokenService
+    rooms: Rooms
 
     def drain(self) -> None:
         """Take no new turns, and give those that run the grace period to end. Who follows another process's is sent there."""
@@ -185,6 +192,8 @@ async def open_resources(
             sessions=answers.sessions,
             conversations=ConversationService(database),
             responses=ResponseService(database, answers.runs),
+            chat_tokens=ChatTokenService(database, lifetime_s=settings.security.chat_token_s),
+            rooms=answers.rooms,
         )
 
 
@@ -227,6 +236,7 @@ async def _answers(
         can_write=of_all.model.uses_openai,
     )
     sessions = SessionService(database, runs, readers_open_documents=settings.readers_open_documents)
+    rooms = Rooms(database)
     listening = notifications.listening_engine(engine)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(listening.dispose)
@@ -242,8 +252,8 @@ async def _answers(
             notifications.listen(
                 listening,
                 processes.CHANNEL,
-                heard=runs.heard,
-                connected=runs.connected,
+                heard=_each(runs.heard, rooms.heard),
+                connected=_each(runs.connected, rooms.connected),
                 check_every_s=settings.process_heartbeat_s,
             ),
         ):
@@ -251,7 +261,17 @@ async def _answers(
         stack.push_async_callback(checkpointer.say_last_words)
         await stack.enter_async_context(runner)
         chat = ChatService(database, runner, runs, answering, process_id)
-        yield Answers(runner=runner, mirrors=mirrors, runs=runs, chat=chat, sessions=sessions)
+        yield Answers(runner=runner, mirrors=mirrors, runs=runs, chat=chat, sessions=sessions, rooms=rooms)
+
+
+def _each(*calls: Callable[_P, None]) -> Callable[_P, None]:
+    """Calls one after the other."""
+
+    def call(*args: _P.args, **named: _P.kwargs) -> None:
+        for one in calls:
+            one(*args, **named)
+
+    return call
 
 
 async def _has_expected_schema(database: Sessions) -> bool:

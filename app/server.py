@@ -1,13 +1,21 @@
 """uvicorn, set up as the answers need it, and told to drain the runs when it is asked to stop."""
 
+import logging
 from socket import socket
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.resources import Resources
 from app.settings import ServerSettings
 
+logger = logging.getLogger(__name__)
+logger.setLevel(logging.WARNING)
+
+# A question of the most characters that one may have, each of the most bytes.
+_MOST_BYTES_OF_A_FRAME = 200_000
 # What the clean-up of the runs may take beyond the grace period, in seconds.
 _CLEAN_UP_S = 10
 
@@ -27,6 +35,20 @@ class DrainingServer(uvicorn.Server):
             resources.runner.drain(0)
 
 
+class QuietSocket(WebSocketsSansIOProtocol):
+    """Logs no addresses, as those of sockets hold their tokens."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.logger = logger
+
+    async def send(self, message: Any) -> None:
+        if self.close_sent:
+            # Closed by itself for what has come: the library would take this for a mistake of ours.
+            raise ClientDisconnected
+        await super().send(message)
+
+
 def config(app: Any, settings: ServerSettings, **overrides: Any) -> uvicorn.Config:
     """`app` is an application, or where to import its factory from, which several workers need."""
     return uvicorn.Config(
@@ -41,6 +63,10 @@ def config(app: Any, settings: ServerSettings, **overrides: Any) -> uvicorn.Conf
         proxy_headers=True,
         backlog=8192,
         lifespan="on",
+        ws=QuietSocket,
+        ws_max_size=_MOST_BYTES_OF_A_FRAME,
+        # Tokens are too short to be worth the window that each socket would keep.
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=int(settings.shutdown_grace_s) + _CLEAN_UP_S,
         **overrides,
     )

@@ -72,6 +72,7 @@ class SecuritySettings(_Group):
     admin_email: str = "admin@example.com"
     access_token_minutes: _PositiveInt = 15
     refresh_token_days: _PositiveInt = 30
+    chat_token_s: _PositiveSeconds = 3_600.0
     login_free_attempts: _PositiveInt = 5
     login_lock_max_s: _PositiveSeconds = 900.0
 
@@ -140,6 +141,7 @@ class ChatSettings(_Group):
     reader_max_behind_bytes: _PositiveInt = 8 * 2**20
     reader_stall_s: _PositiveSeconds = 60.0
     session_retention_days: _PositiveInt | None = None
+    socket_messages_per_minute: _PositiveInt = 60
     readers_open_documents: bool = True
     agents_open: bool = False
 

@@ -41,6 +41,13 @@ def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": OpenAIProblem, "description": why} for status, why in told.items()}
 
 
+def problems_as_400(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """As `problems`, of a path on which a request that is not as it should be is answered with 400."""
+    # With a `default` the framework does not add a 422 of its own.
+    other = {"model": Problem, "description": "Any other failure."}
+    return {**problems(*statuses), 400: {"model": Problem, "description": _REASONS[422]}, "default": other}
+
+
 def cut(rows: list[T], limit: int, cursor: Callable[[T], str]) -> tuple[list[T], str | None]:
     """The page, and the cursor of the next one, from `limit` rows and one more if there are more."""
     return rows[:limit], cursor(rows[limit - 1]) if len(rows) > limit else None

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
+from starlette.requests import HTTPConnection
 
 from app.errors import Forbidden, Unauthenticated
 from app.resources import Resources
@@ -13,6 +14,7 @@ from app.services.accounts import AccountService
 from app.services.agents import AgentService
 from app.services.assistants import AssistantService
 from app.services.chat import ChatService
+from app.services.chat_tokens import ChatTokenService
 from app.services.connectors import ConnectorService
 from app.services.conversations import ConversationService
 from app.services.document_work import DocumentWork
@@ -27,8 +29,8 @@ bearer = HTTPBearer(
 )
 
 
-async def _resources(request: Request) -> Resources:
-    return request.app.state.resources
+async def _resources(connection: HTTPConnection) -> Resources:
+    return connection.app.state.resources
 
 
 ResourcesDep = Annotated[Resources, Depends(_resources)]
@@ -62,6 +64,10 @@ async def _chat(resources: ResourcesDep) -> ChatService:
     return resources.chat
 
 
+async def _chat_tokens(resources: ResourcesDep) -> ChatTokenService:
+    return resources.chat_tokens
+
+
 async def _runs(resources: ResourcesDep) -> RunService:
     return resources.runs
 
@@ -85,6 +91,7 @@ Knowledge = Annotated[KnowledgeService, Depends(_knowledge)]
 Work = Annotated[DocumentWork, Depends(_document_work)]
 Connectors = Annotated[ConnectorService, Depends(_connectors)]
 Chat = Annotated[ChatService, Depends(_chat)]
+ChatTokens = Annotated[ChatTokenService, Depends(_chat_tokens)]
 Runs = Annotated[RunService, Depends(_runs)]
 SessionHistory = Annotated[SessionService, Depends(_sessions)]
 Conversations = Annotated[ConversationService, Depends(_conversations)]

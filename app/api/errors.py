@@ -1,6 +1,7 @@
 """From what went wrong to a status code and one line of JSON: the only place that knows both."""
 
 import logging
+import re
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -31,12 +32,29 @@ _STATUS: dict[type[errors.FreshetError], int] = {
     errors.ModelSilent: 504,
 }
 
+# Of a socket that ends for it. RFC 6455, section 7.4.1, and its registry: 1003 unsupported, 1008 not allowed, 1011 our failure,
+# 1012 restarting, 1013 try again later.
+_CLOSE_CODES: dict[type[errors.FreshetError], int] = {
+    errors.FreshetError: 1011,
+    errors.InvalidInput: 1003,
+    errors.TooLarge: 1009,
+    errors.NotFound: 1008,
+    errors.SessionErased: 1008,
+    errors.Unauthenticated: 1008,
+    errors.Unavailable: 1013,
+    errors.TooManyRequests: 1008,
+    errors.ShuttingDown: 1012,
+}
+
 _CODES_OF_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",
 }
 
+
+# Their clients know 400 for whatever is not as it should be.
+_CALLS_OF_SOCKETS = re.compile(r"(/api/v1)?/(refresh_)?token")
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _OPENAI_CODES = {"unauthenticated": "invalid_api_key", "assistant_not_found": "model_not_found"}
@@ -78,8 +96,10 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """In the form of the door that was knocked on."""
-    if scope["path"].startswith("/v1/"):
-        status = 400 if status == 422 else status
+    is_openai = scope["path"].startswith("/v1/")
+    if status == 422 and (is_openai or _CALLS_OF_SOCKETS.fullmatch(scope["path"])):
+        status = 400
+    if is_openai:
         body = openai_error(status, code, message, param=_param(detail))
     else:
         body = {
@@ -120,6 +140,10 @@ def add_error_handlers(app: FastAPI) -> None:
 
 def status_of(error: errors.FreshetError) -> int:
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
+def close_code_of(error: errors.FreshetError) -> int:
+    return next(_CLOSE_CODES[kind] for kind in type(error).__mro__ if kind in _CLOSE_CODES)
 
 
 def code_of(error: errors.FreshetError) -> str:

@@ -118,6 +118,17 @@ async def for_turn(session: AsyncSession, identifier: str) -> AssistantForTurn |
     return AssistantForTurn(**{**row, **reach})
 
 
+async def oldest_public(session: AsyncSession) -> UUID | None:
+    """Of the enabled assistants that are for everybody, the one that was made first."""
+    statement = (
+        select(Assistant.id)
+        .where(Assistant.is_enabled, ~Assistant.user_authentication)
+        .order_by(Assistant.created_at, Assistant.id)
+        .limit(1)
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
 async def get(session: AsyncSession, identifier: str) -> AssistantView | None:
     if (named := _named(identifier)) is None:
         return None

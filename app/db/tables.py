@@ -370,6 +370,21 @@ class Session(Table):
     client_metadata: Mapped[dict[str, Any] | None]
 
 
+class ChatToken(Table):
+    """Lets its holder into one session through a socket, and as `user_id`, if there is one. `name` is what he calls himself."""
+
+    __tablename__ = "chat_tokens"
+
+    id: Mapped[UUID] = _id()
+    token_hash: Mapped[bytes] = mapped_column(unique=True)
+    name: Mapped[str]
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    assistant_id: Mapped[UUID] = mapped_column(ForeignKey("assistants.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = _created()
+    expires_at: Mapped[datetime] = mapped_column(_TIME, index=True)
+
+
 class Message(Table):
     """`usage`, `steps`, `sources` and `citations` are those of the answer's stream.
 

@@ -104,7 +104,7 @@ class ChatService:
 
     async def begin(self, asked: Asked, viewer: Viewer) -> Followed:
         """Accept the question and start its run; a request that has come before takes up the run that it started then."""
-        session_id = _session_id(asked.session_id, viewer)
+        session_id = checked_session_id(asked.session_id, viewer)
         key = _key(asked, asked.session_id, viewer)
         return await self._started(partial(self._accept, asked, session_id, viewer, key), asked, key)
 
@@ -333,7 +333,7 @@ async def _question(session: AsyncSession, asked: AskedAgain) -> StoredMessage:
     return message
 
 
-def _session_id(given: str | None, viewer: Viewer) -> str:
+def checked_session_id(given: str | None, viewer: Viewer) -> str:
     """Raises `InvalidInput` for an id that cannot be one, or that a stranger could guess."""
     if given is None:
         return str(uuid4())

@@ -80,13 +80,13 @@ class RunService:
         self._database = database
         self._runner = runner
         self._mirrors = mirrors
-        self._reading = reading
+        self.reading = reading
         self._beat_s = beat_s
         self._changes = _Changes()
 
     def made_here(self, run: Run, request: dict[str, Any] | None = None) -> Followed:
         follow = partial(self._runner.follow, run)
-        return Followed(run.id, run.session_id, run.message_id, self._reading, follow, request)
+        return Followed(run.id, run.session_id, run.message_id, self.reading, follow, request)
 
     def followed(self, row: RunRow) -> Followed:
         run = self._runner.get(row.id)
@@ -96,7 +96,7 @@ class RunService:
             follow = partial(self._mirrors.follow, row.id, row.process_id)
         else:
             follow = partial(self._replay, row.id)
-        return Followed(row.id, row.session_id, row.message_id, self._reading, follow, row.request)
+        return Followed(row.id, row.session_id, row.message_id, self.reading, follow, row.request)
 
     async def resume(
         self, session_id: str, viewer: Viewer, *, run_id: UUID | None, after: int
@@ -120,6 +120,12 @@ class RunService:
             return None
         return self.followed(row), after
 
+    async def open_in(self, session_id: str, viewer: Viewer) -> Sequence[UUID]:
+        """The runs of the session that have not ended. Raises `NotFound`."""
+        async with self._database.read() as session:
+            await require_visible(session, session_id, viewer)
+            return await runs.open_of_session(session, session_id)
+
     async def last_event(self, followed: Followed) -> LastEvent:
         """Waits for the end of the run."""
         last = b"{}"
@@ -141,7 +147,7 @@ class RunService:
             raise NotFound("run", run_id)
         log = RunLog()
         log.settle(await to_thread.run_sync(unpack, packed))
-        async with aclosing(log.follow(after=after, reading=self._reading)) as batches:
+        async with aclosing(log.follow(after=after, reading=self.reading)) as batches:
             async for batch in batches:
                 yield batch
 
