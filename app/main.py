@@ -14,7 +14,7 @@ from app import __version__
 from app.api import agents
 from app.api.errors import add_error_handlers
 from app.api.middleware import BodyLimit, RequestGuard, RequestId
-from app.api.openai import completions, conversations, models, responses
+from app.api.openai import completions, conversations, files, models, responses, vector_stores
 from app.api.streaming import send_handed_over
 from app.api.v1 import (
     assistants,
@@ -82,7 +82,7 @@ def create_app(
             Middleware(
                 BodyLimit,
                 max_bytes=server.max_body_bytes,
-                uploads=re.compile(rf"{_API}/documents(/[^/]+/file)?"),
+                uploads=re.compile(rf"{_API}/documents(/[^/]+/file)?|{_OPENAI}/files"),
                 max_upload_bytes=loaded.ingest.max_upload_bytes,
             ),
         ],
@@ -110,6 +110,6 @@ def create_app(
     app.include_router(conversation.router)
     app.include_router(tokens.router, prefix=_API)
     app.include_router(conversation.router_of_api, prefix=_API)
-    for door in (models, completions, responses, conversations):
+    for door in (models, completions, responses, conversations, files, vector_stores):
         app.include_router(door.router, prefix=_OPENAI)
     return app

@@ -50,6 +50,7 @@ from app.services.rooms import Rooms
 from app.services.runs import RunService
 from app.services.sessions import SessionService
 from app.services.vault import Vault
+from app.services.vector_stores import VectorStoreService
 from app.settings import RetrievalSettings, Settings
 
 _P = ParamSpec("_P")
@@ -83,6 +84,7 @@ class Resources:
     agents: AgentService
     knowledge: KnowledgeService
     document_work: DocumentWork
+    vector_stores: VectorStoreService
     connectors: ConnectorService
     chat: ChatService
     runs: RunService
@@ -188,6 +190,7 @@ async def open_resources(
             agents=AgentService(database, assistants, is_open=settings.chat.agents_open),
             knowledge=knowledge,
             document_work=DocumentWork(database, knowledge.ingestion, max_upload_bytes=max_upload_bytes),
+            vector_stores=VectorStoreService(database, knowledge.passages),
             connectors=connectors,
             sessions=answers.sessions,
             conversations=ConversationService(database),

@@ -22,6 +22,7 @@ from app.services.knowledge import KnowledgeService
 from app.services.responses import ResponseService
 from app.services.runs import RunService
 from app.services.sessions import SessionService
+from app.services.vector_stores import VectorStoreService
 from app.services.viewer import ANONYMOUS, Account, Viewer
 
 bearer = HTTPBearer(
@@ -54,6 +55,10 @@ async def _knowledge(resources: ResourcesDep) -> KnowledgeService:
 
 async def _document_work(resources: ResourcesDep) -> DocumentWork:
     return resources.document_work
+
+
+async def _vector_stores(resources: ResourcesDep) -> VectorStoreService:
+    return resources.vector_stores
 
 
 async def _connectors(resources: ResourcesDep) -> ConnectorService:
@@ -89,6 +94,7 @@ Assistants = Annotated[AssistantService, Depends(_assistants)]
 Agents = Annotated[AgentService, Depends(_agents)]
 Knowledge = Annotated[KnowledgeService, Depends(_knowledge)]
 Work = Annotated[DocumentWork, Depends(_document_work)]
+VectorStores = Annotated[VectorStoreService, Depends(_vector_stores)]
 Connectors = Annotated[ConnectorService, Depends(_connectors)]
 Chat = Annotated[ChatService, Depends(_chat)]
 ChatTokens = Annotated[ChatTokenService, Depends(_chat_tokens)]

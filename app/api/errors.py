@@ -126,7 +126,7 @@ def openai_error(status: int, code: str, message: str, *, param: str | None = No
 def _param(detail: Any) -> str | None:
     """The first field that is not as it should be, as `messages.0.content`."""
     match detail:
-        case [{"loc": ["body", *path]}, *_] if path:
+        case [{"loc": ["body" | "query" | "path", *path]}, *_] if path:
             return ".".join(cast("list[str]", path))
         case _:
             return None

@@ -1,5 +1,6 @@
 """Queries on documents and the files that they were made of."""
 
+from collections.abc import Collection as Several
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -164,16 +165,16 @@ async def page(
     session: AsyncSession,
     *,
     collection_id: UUID | None,
-    status: Status | None,
+    statuses: Several[Status],
     before: int | None,
     limit: int,
 ) -> list[DocumentView]:
-    """The `limit` documents that were added last before the position `before`, newest first."""
+    """The `limit` documents that were added last before the position `before`, newest first; of any status, or of these."""
     statement = _view.order_by(Document.position.desc()).limit(limit)
     if collection_id is not None:
         statement = statement.where(Document.collection_id == collection_id)
-    if status is not None:
-        statement = statement.where(Document.status == status)
+    if statuses:
+        statement = statement.where(Document.status.in_(statuses))
     if before is not None:
         statement = statement.where(Document.position < before)
     return [_as_view(row) for row in (await session.execute(statement)).mappings()]

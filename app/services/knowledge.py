@@ -29,7 +29,7 @@ LONGEST_NAME = 100
 NAME_PATTERN = r"^[^\s/\x00-\x1f\x7f-\x9f]([^/\x00-\x1f\x7f-\x9f]*[^\s/\x00-\x1f\x7f-\x9f])?$"
 _NAME = re.compile(NAME_PATTERN)
 # Reasons of failures that trying again does not change: those of `DocumentRefused`.
-_REFUSALS = frozenset(
+REFUSALS = frozenset(
     {"empty", "encrypted", "broken", "unsupported", "no_text", "too_large", "timeout", "memory"}
 )
 
@@ -63,7 +63,7 @@ class KnowledgeService:
         return self._embedder.name
 
     async def create_collection(self, name: str, *, description: str = "") -> CollectionView:
-        _check_name(name)
+        check_name(name)
         async with self._sessions.begin() as session:
             if not await collections.insert_new(session, name, description):
                 raise Conflict(f"There is a collection {name} already.")
@@ -80,7 +80,7 @@ class KnowledgeService:
 
     async def change_collection(self, identifier: str, **fields: Unpack[CollectionChange]) -> CollectionView:
         if "name" in fields:
-            _check_name(fields["name"])
+            check_name(fields["name"])
         async with self._sessions.begin() as session:
             if fields:
                 identifier = str(await collections.change(session, identifier, fields))
@@ -158,7 +158,7 @@ class KnowledgeService:
             if not is_new:
                 await documents.describe(session, known.id, url=url, title=title)
             stays = known.content_sha256 == file.sha256 and (
-                known.status != "failed" or known.error_reason in _REFUSALS
+                known.status != "failed" or known.error_reason in REFUSALS
             )
             if is_new or not stays:
                 await files.give(session, known, file)
@@ -191,8 +191,9 @@ class KnowledgeService:
             collection_id = (
                 (await collections.get(session, collection)).id if collection is not None else None
             )
+            statuses = (status,) if status is not None else ()
             return await documents.page(
-                session, collection_id=collection_id, status=status, before=before, limit=limit
+                session, collection_id=collection_id, statuses=statuses, before=before, limit=limit
             )
 
     async def excerpt(self, document_id: UUID, *, start: int, end: int) -> Excerpt:
@@ -233,13 +234,13 @@ class KnowledgeService:
 async def _collection(session: AsyncSession, identifier: str) -> UUID:
     """It is made if it is a name that there is none of; it cannot be deleted before the transaction ends."""
     if as_uuid(identifier) is None:
-        _check_name(identifier)
+        check_name(identifier)
         await collections.insert_new(session, identifier)
     (collection_id,) = await collections.hold(session, [identifier])
     return collection_id
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     if len(name) > LONGEST_NAME or not _NAME.fullmatch(name):
         raise InvalidInput(
             f"The name of a collection is 1 to {LONGEST_NAME} characters, without slashes, control characters, or blanks around it."

@@ -302,11 +302,14 @@ async def delete_document(document_id: UUID, knowledge: Knowledge, _: Admin) -> 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
+    """`fields` are all of the form that are text."""
+
     collection: str
     file_name: str
     declared_type: str | None
     content: bytes
     password: SecretStr | None
+    fields: dict[str, str]
 
 
 async def read_upload(request: Request) -> Upload:
@@ -325,7 +328,8 @@ async def read_upload(request: Request) -> Upload:
         if not isinstance(file, UploadFile) or not isinstance(collection, str):
             raise InvalidInput("The form needs a file in the field `file`, and a `collection` that is text.")
         content = await file.read()
-        return Upload(collection, file.filename or "", file.content_type, content, _password(form))
+        fields = {name: value for name, value in form.items() if isinstance(value, str)}
+        return Upload(collection, file.filename or "", file.content_type, content, _password(form), fields)
     finally:
         for value in form.values():
             if isinstance(value, UploadFile):
