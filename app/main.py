@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from app import __version__
-from app.api import agents
+from app.api import agents, inbound
 from app.api.errors import add_error_handlers
 from app.api.middleware import BodyLimit, RequestGuard, RequestId
 from app.api.openai import completions, conversations, files, models, responses, vector_stores
@@ -30,6 +30,7 @@ from app.api.v1 import (
     sessions,
 )
 from app.api.websocket import conversation, tokens
+from app.messengers.channels import open_channels, paths
 from app.resources import Resources, open_resources
 from app.settings import Settings
 
@@ -58,8 +59,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Resources]]:
-        async with open_all(loaded) as resources:
+        async with open_all(loaded) as resources, open_channels(resources) as channels:
             app.state.resources = resources
+            app.state.channels = channels
             yield {"resources": resources}
 
     server = loaded.server
@@ -112,4 +114,6 @@ def create_app(
     app.include_router(conversation.router_of_api, prefix=_API)
     for door in (models, completions, responses, conversations, files, vector_stores):
         app.include_router(door.router, prefix=_OPENAI)
+    for path in paths(loaded.messengers):
+        app.include_router(inbound.router(path))
     return app

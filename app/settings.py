@@ -175,6 +175,12 @@ class ConnectorSettings(_Group):
         return value
 
 
+class MessengerSettings(_Group):
+    messenger_user: str | None = None
+    callback_assistant: str | None = None
+    callback_secret: SecretStr | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     server: ServerSettings
@@ -186,6 +192,7 @@ class Settings:
     ingest: IngestSettings
     connectors: ConnectorSettings
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
+    messengers: MessengerSettings = field(default_factory=MessengerSettings)
 
     @classmethod
     def load(cls) -> Self:
@@ -201,6 +208,7 @@ class Settings:
                 ingest=IngestSettings(),
                 connectors=ConnectorSettings(),
                 retrieval=RetrievalSettings(),
+                messengers=MessengerSettings(),
             )
         except ValidationError as error:
             raise StartupRefused(_in_words(error)) from error
@@ -269,6 +277,7 @@ def groups() -> tuple[type[BaseSettings], ...]:
         IngestSettings,
         ConnectorSettings,
         RetrievalSettings,
+        MessengerSettings,
     )
 
 

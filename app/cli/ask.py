@@ -10,6 +10,7 @@ import msgspec
 from app.cli.database import with_resources
 from app.cli.terminal import Terminal
 from app.errors import FreshetError
+from app.messengers.sources import place
 from app.resources import Resources
 from app.services.chat import Asked
 from app.services.viewer import ANONYMOUS, Viewer
@@ -81,16 +82,10 @@ class _Reader:
             self._aside.say()
             self._aside.say("Sources", "bold")
         for source in self._sources:
-            self._aside.say(f"[{source['id']}] {_place(source)}  {source['score']:.4f}")
+            self._aside.say(f"[{source['id']}] {place(source)}  {source['score']:.4f}")
         self._aside.say(f"Go on with --session {session_id}", "dim")
 
     def _show_steps(self) -> None:
         if self._steps:
             self._aside.say(" · ".join(self._steps), "dim")
         self._steps = []
-
-
-def _place(source: dict[str, Any]) -> str:
-    about = source["metadata"]
-    page = f"page {about['page_label']}" if "page_label" in about else None
-    return ", ".join(dict.fromkeys(part for part in (source["name"], page, about.get("heading")) if part))

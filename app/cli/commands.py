@@ -125,6 +125,19 @@ def ask(question: str, assistant: str, session_id: str | None, email: str | None
 
 
 @main.command()
+@click.argument("assistant", default="freshet-docs")
+@click.option("--as", "email", metavar="EMAIL", help="The user to ask as, for assistants that want one.")
+def chat(assistant: str, email: str | None) -> None:
+    """Converse with an assistant, by its slug or id.  [default: freshet-docs]
+
+    A line is a question. /reset begins a new conversation, /quit ends it, Ctrl-C stops an answer that is being made.
+    """
+    from app.cli import chat as module
+
+    module.chat(assistant, email=email)
+
+
+@main.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_EXISTING)
 @click.option(
     "--collection", default="default", show_default=True, help="Made if there is none of this name."
