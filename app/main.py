@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from app import __version__
 from app.api import agents, inbound
 from app.api.errors import add_error_handlers
+from app.api.mcp import door as mcp
 from app.api.middleware import BodyLimit, RequestGuard, RequestId
 from app.api.openai import completions, conversations, files, models, responses, vector_stores
 from app.api.streaming import send_handed_over
@@ -116,4 +117,5 @@ def create_app(
         app.include_router(door.router, prefix=_OPENAI)
     for path in paths(loaded.messengers):
         app.include_router(inbound.router(path))
+    app.include_router(mcp.router)
     return app

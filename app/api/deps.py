@@ -156,6 +156,13 @@ async def _reader(
         ),
     ] = None,
 ) -> None:
+    await require_reader(document_id, viewer, sessions, session_id)
+
+
+async def require_reader(
+    document_id: UUID, viewer: Viewer, sessions: SessionService, session_id: str | None
+) -> None:
+    """Administrators read every document, others what an answer in this session of theirs was given a passage of."""
     if viewer.account is not None and viewer.account.is_admin:
         return
     if session_id is None:

@@ -55,6 +55,8 @@ _CODES_OF_STATUS = {
 
 # Their clients know 400 for whatever is not as it should be.
 _CALLS_OF_SOCKETS = re.compile(r"(/api/v1)?/(refresh_)?token")
+# Of JSON-RPC 2.0: a request that is none, and an error of ours.
+_INVALID_REQUEST, _INTERNAL_ERROR = -32600, -32603
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _OPENAI_CODES = {"unauthenticated": "invalid_api_key", "assistant_not_found": "model_not_found"}
@@ -101,6 +103,10 @@ def problem(
         status = 400
     if is_openai:
         body = openai_error(status, code, message, param=_param(detail))
+    elif scope["path"].rstrip("/") == "/mcp":
+        return jsonrpc_error(
+            status, _INVALID_REQUEST if status < 500 else _INTERNAL_ERROR, code, message, headers=headers
+        )
     else:
         body = {
             "type": "error",
@@ -121,6 +127,17 @@ def openai_error(status: int, code: str, message: str, *, param: str | None = No
     told = _OPENAI_CODES.get(code, code)
     param = "model" if told == "model_not_found" else param
     return {"error": {"message": message, "type": kind, "param": param, "code": told}}
+
+
+def jsonrpc_error(
+    status: int, number: int, code: str, message: str, *, headers: dict[str, str] | None = None
+) -> Response:
+    """As MCP has it where a message could not be read far enough to know its id: `number` is JSON-RPC's, `code` ours."""
+    error = {"code": number, "message": message, "data": {"code": code}}
+    body = {"jsonrpc": "2.0", "id": None, "error": error}
+    return Response(
+        json_text.encode(body), status, {"cache-control": "no-store", **(headers or {})}, "application/json"
+    )
 
 
 def _param(detail: Any) -> str | None:

@@ -16,14 +16,20 @@ from app.api.deps import Admin, Knowledge, ReaderOfDocument
 from app.api.text import Text
 from app.db.documents import DocumentView, Stage, Status
 from app.errors import InvalidInput
-from app.services.knowledge import DEFAULT_COLLECTION, LONGEST_NAME, NAME_PATTERN, CollectionChange
+from app.services.knowledge import (
+    DEFAULT_COLLECTION,
+    LONGEST_NAME,
+    NAME_PATTERN,
+    CollectionChange,
+    KnowledgeService,
+)
 
 router = APIRouter(tags=["documents"])
 
-_MAX_EXCERPT = 100_000
+MAX_EXCERPT = 100_000
 _LONGEST_PASSWORD = 1_000
 # PostgreSQL counts in 32 bits, from 1.
-_MAX_OFFSET = 2**31 - 2 - _MAX_EXCERPT
+MAX_OFFSET = 2**31 - 2 - MAX_EXCERPT
 
 CollectionIdentifier = Annotated[
     Text, Path(min_length=1, max_length=LONGEST_NAME, description="A name or an id.")
@@ -280,18 +286,23 @@ async def get_document(document_id: UUID, knowledge: Knowledge, _: Admin) -> Doc
 async def get_document_text(
     document_id: UUID,
     knowledge: Knowledge,
-    start: Annotated[int, Query(ge=0, le=_MAX_OFFSET)] = 0,
+    start: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
     end: Annotated[
         int | None,
         Query(
             ge=0,
-            le=_MAX_OFFSET,
-            description=f"What is more than {_MAX_EXCERPT:,} after the start is cut off.",
+            le=MAX_OFFSET,
+            description=f"What is more than {MAX_EXCERPT:,} after the start is cut off.",
         ),
     ] = None,
 ) -> Excerpt:
     """What the file was converted to; passages and citations count in its characters."""
-    last = start + _MAX_EXCERPT if end is None else max(start, min(end, start + _MAX_EXCERPT))
+    return await excerpt(knowledge, document_id, start, end)
+
+
+async def excerpt(knowledge: KnowledgeService, document_id: UUID, start: int, end: int | None) -> Excerpt:
+    """At most `MAX_EXCERPT` characters."""
+    last = start + MAX_EXCERPT if end is None else max(start, min(end, start + MAX_EXCERPT))
     return Excerpt.model_validate(await knowledge.excerpt(document_id, start=start, end=last))
 
 

@@ -11,6 +11,8 @@ from app.api.deps import Assistants, Knowledge, ViewerDep
 from app.api.text import Text
 from app.errors import Forbidden, Unauthenticated
 from app.rag.retrieval import Query
+from app.services.assistants import AssistantService
+from app.services.knowledge import KnowledgeService
 from app.services.viewer import Viewer
 
 router = APIRouter(prefix="/search", tags=["search"])
@@ -87,6 +89,15 @@ async def search(
     viewer: ViewerDep,
 ) -> SearchResult:
     """What an answer to this question would be drawn from, with every partial score."""
+    return await found(body, knowledge, assistants, viewer)
+
+
+async def found(
+    body: SearchThroughAssistant | SearchInCollections,
+    knowledge: KnowledgeService,
+    assistants: AssistantService,
+    viewer: Viewer,
+) -> SearchResult:
     top_k, similarity_cutoff = _TOP_K, _SIMILARITY_CUTOFF
     if isinstance(body, SearchThroughAssistant):
         assistant = await assistants.usable(body.assistant, viewer)
