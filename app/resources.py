@@ -41,6 +41,7 @@ from app.services.chat_tokens import ChatTokenService
 from app.services.connectors import ConnectorService
 from app.services.conversations import ConversationService
 from app.services.document_work import DocumentWork
+from app.services.feedback import FeedbackService
 from app.services.heartbeat import Heartbeat
 from app.services.ingestion import Retries
 from app.services.knowledge import KnowledgeService
@@ -93,6 +94,7 @@ class Resources:
     responses: ResponseService
     chat_tokens: ChatTokenService
     rooms: Rooms
+    feedback: FeedbackService
 
     def drain(self) -> None:
         """Take no new turns, and give those that run the grace period to end. Who follows another process's is sent there."""
@@ -197,6 +199,7 @@ async def open_resources(
             responses=ResponseService(database, answers.runs),
             chat_tokens=ChatTokenService(database, lifetime_s=settings.security.chat_token_s),
             rooms=answers.rooms,
+            feedback=FeedbackService(database),
         )
 
 

@@ -18,6 +18,7 @@ from app.services.chat_tokens import ChatTokenService
 from app.services.connectors import ConnectorService
 from app.services.conversations import ConversationService
 from app.services.document_work import DocumentWork
+from app.services.feedback import FeedbackService
 from app.services.knowledge import KnowledgeService
 from app.services.responses import ResponseService
 from app.services.runs import RunService
@@ -89,6 +90,10 @@ async def _responses(resources: ResourcesDep) -> ResponseService:
     return resources.responses
 
 
+async def _feedback(resources: ResourcesDep) -> FeedbackService:
+    return resources.feedback
+
+
 Accounts = Annotated[AccountService, Depends(_accounts)]
 Assistants = Annotated[AssistantService, Depends(_assistants)]
 Agents = Annotated[AgentService, Depends(_agents)]
@@ -102,6 +107,7 @@ Runs = Annotated[RunService, Depends(_runs)]
 SessionHistory = Annotated[SessionService, Depends(_sessions)]
 Conversations = Annotated[ConversationService, Depends(_conversations)]
 Responses = Annotated[ResponseService, Depends(_responses)]
+Ratings = Annotated[FeedbackService, Depends(_feedback)]
 
 
 async def _viewer(

@@ -14,6 +14,7 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     Uuid,
+    and_,
     bindparam,
     func,
     or_,
@@ -286,6 +287,20 @@ async def get_in_session(session: AsyncSession, session_id: str, message_id: UUI
     return StoredMessage(*row) if row is not None else None
 
 
+async def get_visible(
+    session: AsyncSession, message_id: UUID, *, session_id: str | None, user_id: UUID | None
+) -> StoredMessage | None:
+    """One in sight, of any branch, of this session or else of one of the user's own. An anonymous session is given by its id."""
+    of_session = (
+        _sessions.c.user_id == user_id
+        if session_id is None
+        else and_(_sessions.c.id == session_id, sessions.visible_to(user_id))
+    )
+    statement = _all_in_sight().where(_messages.c.id == message_id, of_session)
+    row = (await session.execute(statement)).one_or_none()
+    return StoredMessage(*row) if row is not None else None
+
+
 async def newest_shown(session: AsyncSession, session_id: str, *, role: str) -> StoredMessage | None:
     statement = (
         _visible_messages(session_id)
@@ -348,11 +363,15 @@ MESSAGE_COLUMNS = (
 
 
 def messages_in_sight(session_id: str) -> Any:
+    return _all_in_sight().where(_messages.c.session_id == session_id)
+
+
+def _all_in_sight() -> Any:
     """Those that a reset has not put out of sight, of all branches."""
     return (
         select(*MESSAGE_COLUMNS)
         .join(_sessions, _sessions.c.id == _messages.c.session_id)
-        .where(_messages.c.session_id == session_id, _messages.c.position > _sessions.c.forgotten_up_to)
+        .where(_messages.c.position > _sessions.c.forgotten_up_to)
     )
 
 

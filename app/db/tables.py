@@ -417,6 +417,20 @@ class Message(Table):
     created_at: Mapped[datetime] = _created()
 
 
+class Feedback(Table):
+    """What a reader has said of an answer."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (CheckConstraint("rating IN ('up', 'down')", name="rating"),)
+
+    message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    rating: Mapped[str]
+    comment: Mapped[str | None]
+    created_at: Mapped[datetime] = _created()
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+
+
 class KeptAnswer(Table):
     """The last answer to a question, to be given again; `events` are those that its reader saw.
 

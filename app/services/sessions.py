@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,9 +10,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import conversations, runs, sessions
+from app.db import conversations, feedback, runs, sessions
 from app.db.conversations import StoredMessage
 from app.db.engine import Sessions
+from app.db.feedback import Feedback
 from app.db.sessions import SessionRow
 from app.errors import DatabaseUnavailable, NotFound, SessionBusy
 from app.services.ownership import require_visible
@@ -31,6 +32,7 @@ class ShownMessage:
 
     message: StoredMessage
     siblings: list[UUID]
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ class SessionService:
                 session, session_id, user_id=viewer.user_id, before=before, limit=limit + 1
             )
             families = await conversations.siblings(session, session_id, messages)
-        shown = [ShownMessage(message, families.get(message.id, [])) for message in messages]
+            said = await feedback.of_messages(session, _answers_among(messages))
+        shown = [ShownMessage(m, families.get(m.id, []), said.get(m.id)) for m in messages]
         if len(shown) <= limit:
             return HistoryPage(shown, None)
         shown = shown[1:]
@@ -141,19 +144,24 @@ class SessionService:
                 yield {"type": "session", **_plain(row)}
                 position = 0
                 while messages := await self._all_messages(row.id, position):
-                    for message, is_shown in messages:
+                    for message, is_shown, said in messages:
                         yield {
                             "type": "message",
                             "session_id": row.id,
                             "is_shown": is_shown,
                             **_plain(message),
+                            "feedback": said,
                         }
                         position = message.position
             before = (rows[-1].last_active_at, rows[-1].id)
 
-    async def _all_messages(self, session_id: str, after: int) -> list[tuple[StoredMessage, bool]]:
+    async def _all_messages(
+        self, session_id: str, after: int
+    ) -> list[tuple[StoredMessage, bool, Feedback | None]]:
         async with self._database.read() as session:
-            return await conversations.all_messages(session, session_id, after=after, limit=_PAGE)
+            messages = await conversations.all_messages(session, session_id, after=after, limit=_PAGE)
+            said = await feedback.of_messages(session, _answers_among([message for message, _ in messages]))
+        return [(message, is_shown, said.get(message.id)) for message, is_shown in messages]
 
     async def erase_older_than(self, days: float) -> None:
         """For as long as the process serves: erase the sessions in which nothing has happened for so many days."""
@@ -168,6 +176,10 @@ class SessionService:
             except DatabaseUnavailable:
                 logger.info("the database cannot be reached; old sessions are erased later")
             await asyncio.sleep(_RETENTION_EVERY_S)
+
+
+def _answers_among(messages: Sequence[StoredMessage]) -> list[UUID]:
+    return [message.id for message in messages if message.role == "assistant"]
 
 
 async def _own(session: AsyncSession, session_id: str, found: bool) -> SessionRow:

@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.contract import OPTIONAL_USER, problems
 from app.api.deps import SessionHistory, ViewerDep
+from app.db.feedback import Rating
 from app.services.sessions import ShownMessage, step_tree
 
 router = APIRouter(prefix="/chat", tags=["chat"])
@@ -28,6 +29,14 @@ class StepView(BaseModel):
     sub_steps: list["StepView"]
 
 
+class FeedbackView(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    rating: Rating
+    comment: str | None
+    updated_at: datetime
+
+
 class MessageView(BaseModel):
     id: UUID
     text: str
@@ -41,6 +50,7 @@ class MessageView(BaseModel):
     usage: dict[str, Any] | None
     error_code: str | None = None
     parent_id: Annotated[UUID | None, Field(description="The message that it follows.")]
+    feedback: FeedbackView | None
     siblings: Annotated[
         list[UUID],
         Field(
@@ -118,5 +128,6 @@ def _view(shown: ShownMessage) -> MessageView:
         usage=message.usage,
         error_code=message.error_code,
         parent_id=message.parent_id,
+        feedback=FeedbackView.model_validate(shown.feedback) if shown.feedback is not None else None,
         siblings=shown.siblings,
     )
