@@ -25,7 +25,9 @@
     │   ├── ModelUnavailable
     │   ├── ModelRejected
     │   ├── ModelSilent
-    │   └── ModelIncomplete
+    │   ├── ModelIncomplete
+    │   └── ShapeNotMet         what it wrote is not of the form that was asked for
+    ├── ModelNeeded             only a language model could do this, and none is configured
     ├── AnswerNotStored
     └── StartupRefused          a setting or the database forbids to start
 
@@ -33,6 +35,7 @@
 holds a secret, SQL, or the words of a library. Which status code an error becomes is decided in `api/errors.py`.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -213,6 +216,25 @@ class ModelIncomplete(ModelFailed):
     """It broke off: the stream ended without a finish reason, with an error in it, or with what is not an answer."""
 
     code = "model_incomplete"
+
+
+class ShapeNotMet(ModelFailed):
+    """Told what was wrong, it did not put it right. `places` lead to what does not fit, by fields and by indices from 0."""
+
+    code = "shape_not_met"
+
+    def __init__(self, places: Sequence[Sequence[str | int]] = ()) -> None:
+        super().__init__(
+            "The language model did not write what was asked for in the form that it is to have, also when told what was wrong.",
+            detail={"places": places},
+        )
+
+
+class ModelNeeded(FreshetError):
+    code = "model_needed"
+
+    def __init__(self) -> None:
+        super().__init__("This needs a language model, and the built-in answerer is none.")
 
 
 class AnswerNotStored(FreshetError):

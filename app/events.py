@@ -147,6 +147,14 @@ class TokenUsage(msgspec.Struct, frozen=True, omit_defaults=True):
     total_tokens: int
     estimated: bool = False
 
+    def plus(self, other: "TokenUsage") -> "TokenUsage":
+        return TokenUsage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
 
 class Done(Event, frozen=True):
     type_name = "done"

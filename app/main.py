@@ -28,6 +28,7 @@ from app.api.v1 import (
     feedback,
     health,
     history,
+    outcomes,
     search,
     sessions,
 )
@@ -98,6 +99,7 @@ def create_app(
         chat,
         history,
         feedback,
+        outcomes,
         sessions,
         assistants,
         documents,

@@ -45,6 +45,7 @@ from app.services.feedback import FeedbackService
 from app.services.heartbeat import Heartbeat
 from app.services.ingestion import Retries
 from app.services.knowledge import KnowledgeService
+from app.services.outcomes import OutcomeService
 from app.services.passages import PassageService
 from app.services.responses import ResponseService
 from app.services.rooms import Rooms
@@ -95,6 +96,7 @@ class Resources:
     chat_tokens: ChatTokenService
     rooms: Rooms
     feedback: FeedbackService
+    outcomes: OutcomeService
 
     def drain(self) -> None:
         """Take no new turns, and give those that run the grace period to end. Who follows another process's is sent there."""
@@ -200,6 +202,7 @@ async def open_resources(
             chat_tokens=ChatTokenService(database, lifetime_s=settings.security.chat_token_s),
             rooms=answers.rooms,
             feedback=FeedbackService(database),
+            outcomes=OutcomeService(database, model, conversation_tokens=settings.chat.context_tokens),
         )
 
 
@@ -239,7 +242,6 @@ async def _answers(
         checkpointer,
         settings,
         embedder_name=embedder_name,
-        can_write=of_all.model.uses_openai,
     )
     sessions = SessionService(database, runs, readers_open_documents=settings.readers_open_documents)
     rooms = Rooms(database)

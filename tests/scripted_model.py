@@ -18,6 +18,7 @@ class ScriptedModel:
 
     name = "scripted"
     provider = "tests"
+    can_write = True
     notice = None
 
     def __init__(self) -> None:

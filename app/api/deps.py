@@ -20,6 +20,7 @@ from app.services.conversations import ConversationService
 from app.services.document_work import DocumentWork
 from app.services.feedback import FeedbackService
 from app.services.knowledge import KnowledgeService
+from app.services.outcomes import OutcomeService
 from app.services.responses import ResponseService
 from app.services.runs import RunService
 from app.services.sessions import SessionService
@@ -74,6 +75,10 @@ async def _chat_tokens(resources: ResourcesDep) -> ChatTokenService:
     return resources.chat_tokens
 
 
+async def _outcomes(resources: ResourcesDep) -> OutcomeService:
+    return resources.outcomes
+
+
 async def _runs(resources: ResourcesDep) -> RunService:
     return resources.runs
 
@@ -103,6 +108,7 @@ VectorStores = Annotated[VectorStoreService, Depends(_vector_stores)]
 Connectors = Annotated[ConnectorService, Depends(_connectors)]
 Chat = Annotated[ChatService, Depends(_chat)]
 ChatTokens = Annotated[ChatTokenService, Depends(_chat_tokens)]
+Outcomes = Annotated[OutcomeService, Depends(_outcomes)]
 Runs = Annotated[RunService, Depends(_runs)]
 SessionHistory = Annotated[SessionService, Depends(_sessions)]
 Conversations = Annotated[ConversationService, Depends(_conversations)]

@@ -30,6 +30,7 @@ _STATUS: dict[type[errors.FreshetError], int] = {
     errors.TooManyRequests: 429,
     errors.ModelFailed: 502,
     errors.ModelSilent: 504,
+    errors.ModelNeeded: 501,
 }
 
 # Of a socket that ends for it. RFC 6455, section 7.4.1, and its registry: 1003 unsupported, 1008 not allowed, 1011 our failure,

@@ -47,6 +47,7 @@ class _Sentence(NamedTuple):
 class ExtractiveModel:
     name = "extractive"
     provider = "built-in"
+    can_write = False
     notice = "No language model is configured: this answer is quoted word for word from the sources."
 
     async def aclose(self) -> None:

@@ -80,6 +80,7 @@ def create_client(
 
 class OpenAIModel:
     provider = "openai"
+    can_write = True
     notice = None
 
     def __init__(self, client: AsyncOpenAI, settings: ModelSettings) -> None:
@@ -141,7 +142,7 @@ class OpenAIModel:
                 stream=True,
                 stream_options={"include_usage": True},
                 extra_headers={"accept-encoding": "identity"},
-                extra_body=dict(prompt.parameters),
+                extra_body={**prompt.parameters, **_form(prompt)},
             )
         )
         return response.http_response.aiter_raw()
@@ -233,6 +234,13 @@ class _Answer:
 
 def _message(message: ChatMessage) -> Any:
     return {"role": message.role, "content": message.content}
+
+
+def _form(prompt: Prompt) -> dict[str, Any]:
+    if prompt.schema is None:
+        return {}
+    held_to = {"name": "answer", "schema": prompt.schema, "strict": prompt.is_strict}
+    return {"response_format": {"type": "json_schema", "json_schema": held_to}}
 
 
 def _rejection(error: APIStatusError) -> ModelFailed:

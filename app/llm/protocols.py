@@ -37,7 +37,9 @@ class Prompt:
     """One turn, ready to be asked.
 
     `messages` is the whole of it for a language model. `question` and `passages` are the same turn unformatted, for an
-    answerer that quotes instead of writing; `reply` is what such a one says where nothing is to be quoted.
+    answerer that quotes instead of writing; `reply` is what such a one says where nothing is to be quoted. With a `schema` the
+    answer is to be JSON that fits it, which the messages say as well: not every server can hold its model to that. `is_strict`:
+    each of its objects names all its fields.
     """
 
     messages: Sequence[ChatMessage]
@@ -47,6 +49,8 @@ class Prompt:
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     language: str | None = None
     reply: str | None = None
+    schema: Mapping[str, Any] | None = None
+    is_strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,11 @@ class ChatModel(Protocol):
 
     @property
     def provider(self) -> str: ...
+
+    @property
+    def can_write(self) -> bool:
+        """Whether it is a language model, which can be asked for more than quotations."""
+        ...
 
     @property
     def notice(self) -> str | None:

@@ -1,7 +1,6 @@
 """A question of a conversation, as it would be asked without what was said before it."""
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +8,8 @@ import anyio
 
 from app.errors import FreshetError
 from app.events import TokenUsage
-from app.llm.protocols import ChatMessage, ChatModel, Finish, Prompt
-from app.rag import languages, memory
+from app.llm.protocols import ChatMessage, ChatModel, Prompt
+from app.rag import languages, memory, writing
 from app.rag.languages import Language
 
 # Tuned on half of the conversations of mtrag-human (docs/retrieval.md). A question with so few words of its own is one of a
@@ -98,37 +97,20 @@ async def _by_model(
     model: ChatModel, history: Sequence[ChatMessage], question: str, named_model: str | None
 ) -> Standalone | None:
     prompt = Prompt(messages=_task(history, question), question=question, model=named_model)
-    said: list[str] = []
-    finish: Finish | None = None
     try:
-        async with aclosing(model.stream(prompt)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Finish):
-                    finish = piece
-                else:
-                    said += piece
+        said = await writing.write(model, prompt)
     except FreshetError:
         return None
-    written = " ".join("".join(said).split())
+    written = " ".join(said.text.split())
     if not written or len(written) > max(_LONGEST_QUESTION, 2 * len(question)):
         return None
-    return Standalone(written, written, "model", _usage(prompt, written, finish))
+    return Standalone(written, written, "model", said.usage)
 
 
 def _task(history: Sequence[ChatMessage], question: str) -> list[ChatMessage]:
     told = memory.within_budget(history, _TOLD_TOKENS)
-    lines = "\n".join(f"{message.role}: {message.content}" for message in told)
-    asked = f"<conversation>\n{lines}\n</conversation>\n\n<last_message>\n{question}\n</last_message>"
+    asked = f"{memory.transcript(told)}\n\n<last_message>\n{question}\n</last_message>"
     return [ChatMessage("system", _TASK), ChatMessage("user", asked)]
-
-
-def _usage(prompt: Prompt, written: str, finish: Finish | None) -> TokenUsage:
-    if finish is not None and finish.usage is not None:
-        read, said = finish.usage.input_tokens, finish.usage.output_tokens
-        return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said)
-    read = sum(memory.estimated_tokens(message.content) for message in prompt.messages)
-    said = memory.estimated_tokens(written)
-    return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said, estimated=True)
 
 
 def _leans(question: str, language: Language) -> bool:

@@ -92,14 +92,7 @@ class Spent:
 
     def whole(self, answer: TokenUsage) -> TokenUsage:
         """The answer's own usage, and what was taken before it."""
-        if self.before is None:
-            return answer
-        return TokenUsage(
-            input_tokens=self.before.input_tokens + answer.input_tokens,
-            output_tokens=self.before.output_tokens + answer.output_tokens,
-            total_tokens=self.before.total_tokens + answer.total_tokens,
-            estimated=self.before.estimated or answer.estimated,
-        )
+        return answer if self.before is None else self.before.plus(answer)
 
     def of_answer(self) -> TokenUsage | None:
         """Estimated; None if the model was not asked. A model says a token a piece, or several: hence the larger of the two estimates."""

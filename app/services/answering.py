@@ -58,9 +58,7 @@ class Answering:
         settings: ChatSettings,
         *,
         embedder_name: str,
-        can_write: bool,
     ) -> None:
-        """`can_write`: the model is a language model, which can be asked to write a question anew."""
         self._database = database
         self._runs = runs_of_all
         self._checkpointer = checkpointer
@@ -70,7 +68,9 @@ class Answering:
             knowledge=knowledge,
             embedder_name=embedder_name,
             load_history=self._load_history,
-            rewriting=Rewriting(_rewriting_mode(settings, can_write=can_write), settings.query_rewrite_s),
+            rewriting=Rewriting(
+                _rewriting_mode(settings, can_write=model.can_write), settings.query_rewrite_s
+            ),
             calibration=CALIBRATIONS.get(embedder_name),
             cache=AnswerCacheService(database),
             history_tokens=settings.history_tokens,

@@ -1,5 +1,6 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -187,3 +188,14 @@ async def test_more_answers_at_once_than_the_transport_holds_by_default(upstream
         with anyio.fail_after(10):
             await upstream.until(lambda stats: stats.stalled == 150)
         upstream.release()
+
+
+async def test_a_schema_is_what_the_model_is_held_to(model: OpenAIModel, upstream: Upstream):
+    schema = {"type": "object"}
+    await said(model, replace(prompt("fake-n3", temperature=0.2), schema=schema, is_strict=True))
+    assert upstream.received[-1].body["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema, "strict": True},
+    }
+    await said(model, prompt("fake-n3"))
+    assert "response_format" not in upstream.received[-1].body

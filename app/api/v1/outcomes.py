@@ -1,0 +1,44 @@
+"""What a conversation has come to: its summary in the assistant's shape."""
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, Field
+
+from app.api.contract import OPTIONAL_USER, problems
+from app.api.deps import Outcomes, ViewerDep
+from app.api.v1.history import SessionId
+
+router = APIRouter(prefix="/chat", tags=["chat"])
+
+
+class OfAssistant(BaseModel):
+    assistant_id: Annotated[
+        str | None,
+        Field(min_length=1, max_length=100, description="Left out: the one that the session began with."),
+    ] = None
+
+
+class SummaryView(BaseModel):
+    session_id: str
+    summary: Annotated[Any, Field(description="Of the assistant's `response_shape`; a text, if it has none.")]
+    usage: dict[str, Any]
+
+
+@router.post(
+    "/{session_id}/summary",
+    responses=problems(401, 404, 413, 422, 501, 502, 504),
+    openapi_extra=OPTIONAL_USER,
+)
+async def summary(
+    session_id: SessionId,
+    viewer: ViewerDep,
+    outcomes: Outcomes,
+    body: Annotated[OfAssistant | None, Body()] = None,
+) -> SummaryView:
+    """The conversation in the shape of its assistant, as the model reads it; nothing of it is stored."""
+    made = await outcomes.summary(
+        session_id, viewer, assistant=body.assistant_id if body is not None else None
+    )
+    return SummaryView(session_id=session_id, summary=made.content, usage=msgspec.to_builtins(made.usage))
