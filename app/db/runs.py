@@ -46,7 +46,7 @@ def _statement(script: str, **types: Any) -> TextClause:
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """`last_seq` is None for a run that is open. `was_abandoned`: another process has ended it, with what its own had stored.
-    `request` is what is told of the request by who tells it again; None where nobody does."""
+    `request` is what is told of the request by who tells it again; None where nobody does, empty where nobody does any more."""
 
     id: UUID
     session_id: str
@@ -98,10 +98,13 @@ async def of_answer(session: AsyncSession, message_id: UUID, *, user_id: UUID | 
 
 
 async def drop_request(session: AsyncSession, run_id: UUID) -> bool:
-    """Tell nothing of the request any more. False if there is no other of its session of which something is told."""
-    await session.execute(update(_runs).where(_runs.c.id == run_id).values(request=None))
+    """Tell nothing of the request any more. False if its session has only runs of which nothing is told any more."""
+    dropped: dict[str, Any] = {}
+    await session.execute(update(_runs).where(_runs.c.id == run_id).values(request=dropped))
     of_session = select(_runs.c.session_id).where(_runs.c.id == run_id).scalar_subquery()
-    others = select(_runs.c.id).where(_runs.c.session_id == of_session, _runs.c.request.is_not(None))
+    others = select(_runs.c.id).where(
+        _runs.c.session_id == of_session, _runs.c.request.is_distinct_from(dropped)
+    )
     return (await session.execute(others.limit(1))).first() is not None
 
 

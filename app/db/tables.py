@@ -475,7 +475,7 @@ class Run(Table):
     `request_sha256` tells whether a request with the same `idempotency_key` is the same request. `log` is the whole log of a
     run that has ended, compressed; `last_seq` the number of its last line. The lines of one that has not are in `run_lines`.
     `was_abandoned`: another process has ended it, with what its own had stored. `request` is what is told of the request by
-    who tells it again; null where nobody does.
+    who tells it again; null where nobody does, empty where nobody does any more.
     """
 
     __tablename__ = "runs"

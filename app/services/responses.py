@@ -24,7 +24,7 @@ class ResponseService:
     async def find(self, answer_id: UUID, viewer: Viewer) -> RunRow | None:
         async with self._database.read() as session:
             row = await runs.of_answer(session, answer_id, user_id=viewer.user_id)
-        return row if row is not None and row.request is not None else None
+        return row if row is not None and row.request else None
 
     async def newest_of(self, session_id: str) -> RunRow | None:
         async with self._database.read() as session:
@@ -36,7 +36,7 @@ class ResponseService:
         return await self.find(row.message_id, viewer)
 
     async def delete(self, row: RunRow, viewer: Viewer, *, with_session: bool) -> None:
-        """It cannot be read by its id any more, and is stopped. Where that leaves none that can be, `with_session` erases the session."""
+        """It cannot be read by its id any more, and is stopped. `with_session` erases its session when that has nothing else."""
         if row.is_open:
             await self._runs.stop(row.session_id, viewer, run_id=row.id)
         async with self._database.begin() as session:
@@ -57,6 +57,8 @@ class ResponseService:
 
     async def messages(self, ids: Sequence[UUID], viewer: Viewer) -> dict[UUID, StoredMessage]:
         """Raises `NotFound` if there is one that the viewer may not see."""
+        if not ids:
+            return {}
         async with self._database.read() as session:
             found = await items.visible(session, ids, user_id=viewer.user_id)
         for identifier in ids:

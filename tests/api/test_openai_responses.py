@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from app.errors import ModelIncomplete
 from app.services.accounts import AccountService
-from tests.api.turns import gated, history, public
+from tests.api.turns import answered, gated, history, public
 from tests.conftest import RunningServer
 from tests.scripted_model import ScriptedModel, says
 
@@ -314,8 +314,9 @@ async def test_a_deleted_response_is_gone_and_the_last_takes_its_session_along(
     openai_client: AsyncOpenAI, client: httpx.AsyncClient, server: RunningServer
 ):
     slug = await public(server)
-    first = await openai_client.responses.create(model=slug, input="One")
-    second = await openai_client.responses.create(model=slug, input="Two", previous_response_id=first.id)
+    ask = openai_client.responses.create
+    first = await ask(model=slug, input="One")
+    second = await ask(model=slug, input="Two", previous_response_id=first.id)
     assert first.conversation is not None
     await openai_client.responses.delete(first.id)
     assert len(await history(client, first.conversation.id)) == 4
@@ -324,12 +325,19 @@ async def test_a_deleted_response_is_gone_and_the_last_takes_its_session_along(
         openai_client.responses.retrieve(first.id),
         openai_client.responses.cancel(first.id),
         openai_client.responses.input_items.list(first.id),
-        openai_client.responses.create(model=slug, input="Three", previous_response_id=first.id),
+        ask(model=slug, input="Three", previous_response_id=first.id),
     ):
         with pytest.raises(openai.NotFoundError):
             await call
     await openai_client.responses.delete(second.id)
     assert await history(client, first.conversation.id) == []
+
+    third = await ask(model=slug, input="Three")
+    assert third.conversation is not None
+    session_id = third.conversation.id
+    await answered(client, slug, session_id=session_id)
+    await openai_client.responses.delete(third.id)
+    assert len(await history(client, session_id)) == 4
 
 
 async def test_another_users_response_does_not_exist(server: RunningServer, accounts: AccountService):

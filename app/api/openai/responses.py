@@ -11,7 +11,7 @@ from app.api.contract import OPTIONAL_USER, openai_problems
 from app.api.deps import Chat, Conversations, Responses, Runs, ViewerDep
 from app.api.openai import items
 from app.api.openai.items import Order
-from app.api.openai.response_events import ResponseEvents, response_id, response_of
+from app.api.openai.response_events import ResponseEvents, item_id, response_id, response_of
 from app.api.openai.response_requests import Before, NewResponse, begun
 from app.api.streaming import SSE, EventStream
 from app.api.text import Text
@@ -125,10 +125,10 @@ async def input_items(row: Found, responses: Responses, wanted: Annotated[Order,
     messages = await responses.input_of(row)
     if wanted.order == "desc":
         messages.reverse()
-    ids = [message.id for message in messages]
-    after = items.message_id(wanted.after) if wanted.after is not None else None
-    begin = ids.index(after) + 1 if after is not None and after in ids else 0
-    return items.listed(messages[begin : begin + wanted.limit + 1], wanted.limit)
+    if wanted.after is not None:
+        ids = [item_id(message.id) for message in messages]
+        messages = messages[ids.index(wanted.after) + 1 :] if wanted.after in ids else []
+    return items.listed(messages, wanted.limit)
 
 
 async def _found(identifier: str, viewer: Viewer, responses: ResponseService) -> RunRow:
@@ -155,7 +155,7 @@ async def _before(body: NewResponse, viewer: Viewer, responses: ResponseService)
 
 
 def _begun(row: RunRow) -> dict[str, Any]:
-    assert row.request is not None, "a response is an answer of which the request is told"
+    assert row.request, "a response is an answer of which the request is told"
     return begun(row.message_id, row.session_id, row.request["told"])
 
 
