@@ -178,6 +178,8 @@ async def test_an_answer_in_the_background_goes_on_without_readers(
     (gate,) = gated(model, "One", " two")
     begun = await openai_client.responses.create(model=slug, input="Go", background=True)
     assert (begun.status, begun.output, begun.background) == ("in_progress", [], True)
+    (run,) = server.resources.runner.runs()
+    assert run.unread_limit_s is None
     gate.set()
     await read(await openai_client.responses.retrieve(begun.id, stream=True))
     assert (await openai_client.responses.retrieve(begun.id)).output_text == "One two"
@@ -435,8 +437,13 @@ async def test_what_cannot_be_meant_is_refused_and_leaves_nothing(
 async def test_a_request_that_comes_twice_is_answered_once(
     client: httpx.AsyncClient, server: RunningServer, model: ScriptedModel
 ):
-    body = {"model": await public(server), "input": "Go", "metadata": {"of": "tests"}}
+    body = {"model": await public(server), "input": "Go"}
     headers = {"idempotency-key": "0123456789012345678901"}
-    answers = [(await client.post("/v1/responses", json=body, headers=headers)).json() for _ in range(2)]
+    answers = [
+        (
+            await client.post("/v1/responses", json={**body, "metadata": {"try": which}}, headers=headers)
+        ).json()
+        for which in ("first", "second")
+    ]
     assert answers[0] == answers[1]
     assert len(model.prompts) == 1
