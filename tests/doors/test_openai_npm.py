@@ -55,3 +55,18 @@ async def test_the_client_for_javascript_takes_an_answer_in_all_its_ways(
     assert told["refused"] == {"status": 404, "code": "response_not_found"}
     assert told["chat"]["choices"][0]["message"]["content"] == TEXT
     assert told["chat"]["usage"]["total_tokens"] > 0
+
+
+async def test_the_ai_sdk_refers_to_an_answer_that_was_given(
+    server: RunningServer, model: ScriptedModel, npm: Npm
+):
+    await server.resources.knowledge.ingest_now("waters", "waters.md", WATERS)
+    model.script = play
+    slug = await public(server, collections=["waters"], similarity_cutoff=0)
+    told: Any = await npm.run("openai_ai_sdk.mjs", server.url, MODEL=slug)
+    expected: dict[str, Any] = {"text": TEXT, "source": "waters.md", "warnings": []}
+    assert told == {"6": expected, "7": expected}
+    for prompt in model.prompts[1::2]:
+        # A model that is told of an earlier answer is not given its marks.
+        said = ["Where does the Danube flow?", TEXT.replace(" [1]", "")]
+        assert [message.content for message in prompt.messages[1:3]] == said
