@@ -31,6 +31,7 @@ from app.api.v1 import (
     outcomes,
     search,
     sessions,
+    ui,
 )
 from app.api.websocket import conversation, tokens
 from app.messengers.channels import open_channels, paths
@@ -97,6 +98,7 @@ def create_app(
     for part in (
         event_schema,
         chat,
+        ui,
         history,
         feedback,
         outcomes,

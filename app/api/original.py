@@ -20,6 +20,12 @@ _FOR_A_VIEWER = "default-src 'none'; object-src 'self'; style-src 'unsafe-inline
 ReadPart = Callable[[Original, int, int], Awaitable[bytes]]
 
 
+def address(files: str, document_id: str, session_id: str, page_label: str | None) -> str:
+    """Where a reader of the session opens the document, at that page: `files` is the address of all documents."""
+    page = f"#page={quote(page_label, safe='')}" if page_label else ""
+    return f"{files}/{document_id}/file?session_id={quote(session_id, safe='')}{page}"
+
+
 def response(
     original: Original, read: ReadPart, *, wanted: str | None, condition: str | None, known: str | None
 ) -> Response:

@@ -1,5 +1,6 @@
 """A run as an HTTP answer: its lines, written as they come, in the form that the client asked for."""
 
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -74,7 +75,9 @@ class EventStream(Response):
     would otherwise be held by each open stream and passed by each line.
     """
 
-    def __init__(self, followed: Followed, wire: Wire, *, after: int = 0) -> None:
+    def __init__(
+        self, followed: Followed, wire: Wire, *, after: int = 0, headers: Mapping[str, str] | None = None
+    ) -> None:
         self._batches = followed.follow(after=after)
         self._reading = followed.reading
         self._after = after
@@ -87,6 +90,7 @@ class EventStream(Response):
             (b"x-accel-buffering", b"no"),
             (b"x-session-id", followed.session_id.encode()),
             (b"x-run-id", str(followed.run_id).encode()),
+            *((name.encode(), value.encode()) for name, value in (headers or {}).items()),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # the framework's signature

@@ -301,6 +301,14 @@ async def get_visible(
     return StoredMessage(*row) if row is not None else None
 
 
+async def question_of(session: AsyncSession, session_id: str, answer_id: UUID) -> StoredMessage | None:
+    """As `get_in_session`, of the question that this answers."""
+    parent_id = select(_messages.c.parent_id).where(_messages.c.id == answer_id).scalar_subquery()
+    statement = messages_in_sight(session_id).where(_messages.c.id == parent_id)
+    row = (await session.execute(statement)).one_or_none()
+    return StoredMessage(*row) if row is not None else None
+
+
 async def newest_shown(session: AsyncSession, session_id: str, *, role: str) -> StoredMessage | None:
     statement = (
         _visible_messages(session_id)

@@ -179,6 +179,12 @@ def recognise(content: bytes, file_name: str, declared_type: str | None = None) 
     return meant
 
 
+def media_type_of(file_name: str) -> str | None:
+    """By its extension alone."""
+    meant = _BY_EXTENSION.get(_extension(file_name))
+    return meant.media_type if meant is not None else None
+
+
 def _extension(file_name: str) -> str:
     extension = PurePath(file_name.replace("\\", "/")).suffix[1:]
     return extension.lower() if _EXTENSION.fullmatch(extension) else ""

@@ -113,6 +113,21 @@ class ChatService:
         key = _key(asked, asked.session_id, viewer)
         return await self._started(partial(self._accept_again, asked, viewer, key), asked, key)
 
+    async def question(
+        self, session_id: str, viewer: Viewer, *, message_id: UUID | None, key: str
+    ) -> StoredMessage | None:
+        """The question of the session with this id, or else that which was asked with this idempotency key; None if there is none in
+        sight. Raises `NotFound`."""
+        async with self._database.read() as session:
+            await require_visible(session, session_id, viewer)
+            message = (
+                await conversations.get_in_session(session, session_id, message_id) if message_id else None
+            )
+            found = await runs.with_key(session, _scope(viewer, session_id), key) if message is None else None
+            if found is not None:
+                message = await conversations.question_of(session, session_id, found[0].message_id)
+        return message if message is not None and message.role == "user" else None
+
     async def _started(
         self,
         accept: Callable[[], Awaitable[_Accepted]],
@@ -341,7 +356,7 @@ def checked_session_id(given: str | None, viewer: Viewer) -> str:
         raise InvalidInput("session_id must be 1 to 100 characters of letters, digits and . _ : ~ @ + = -")
     if viewer.account is None and not _is_unguessable(given):
         raise InvalidInput(
-            "An anonymous session is addressed by its id alone, so session_id must be a UUID or at least "
+            "An anonymous session is addressed by its id alone, which must be a UUID, as crypto.randomUUID() makes one, or at least "
             f"{_UNGUESSABLE_CHARACTERS} characters that nobody can guess. Leave it out to be given one."
         )
     return given
@@ -355,10 +370,8 @@ def _key(asked: Asked | AskedAgain, session_id: str | None, viewer: Viewer) -> I
     key = asked.idempotency_key
     if key is None:
         return None
-    if viewer.user_id is not None:
-        scope = f"user:{viewer.user_id}"
-    elif session_id is not None:
-        scope = f"session:{session_id}"
+    if viewer.user_id is not None or session_id is not None:
+        scope = _scope(viewer, session_id)
     elif _is_unguessable(key):
         scope = "anonymous"
     else:
@@ -371,6 +384,11 @@ def _key(asked: Asked | AskedAgain, session_id: str | None, viewer: Viewer) -> I
         told = replace(told, request=None)
     request = type(asked).__name__.encode() + msgspec.json.encode(told)
     return IdempotencyKey(scope, key, hashlib.sha256(request).digest())
+
+
+def _scope(viewer: Viewer, session_id: str | None) -> str:
+    """Whose the idempotency keys are: the user's, or the session's."""
+    return f"user:{viewer.user_id}" if viewer.user_id is not None else f"session:{session_id}"
 
 
 def _is_unguessable(identifier: str) -> bool:

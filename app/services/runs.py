@@ -126,6 +126,13 @@ class RunService:
             await require_visible(session, session_id, viewer)
             return await runs.open_of_session(session, session_id)
 
+    async def being_made(self, session_id: str, viewer: Viewer) -> Followed | None:
+        """The newest run of the session, if it has not ended. Raises `NotFound`."""
+        async with self._database.read() as session:
+            await require_visible(session, session_id, viewer)
+            row = await runs.find(session, session_id, None)
+        return self.followed(row) if row is not None and row.is_open else None
+
     async def last_event(self, followed: Followed) -> LastEvent:
         """Waits for the end of the run."""
         last = b"{}"

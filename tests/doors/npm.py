@@ -24,7 +24,7 @@ class Npm:
 
     scripts: Path
 
-    async def run(self, script: str, url: str, *, limit_s: float = 60, **environment: str) -> Any:
+    async def run(self, script: str, url: str, *, limit_s: float = 30, **environment: str) -> Any:
         """The JSON that the script prints; it finds the server's URL in `SERVER_URL`. Fails with all that it said otherwise."""
         # As links the scripts are of the folder with the packages.
         as_links = ("--preserve-symlinks", "--preserve-symlinks-main")

@@ -14,6 +14,7 @@ from app.api.deps import Chat, Runs, SessionHistory, ViewerDep
 from app.api.errors import openai_error, status_of
 from app.api.model_parameters import Sampling, TokenCount
 from app.api.openai.messages import Conversation, FreeChoice, Message, PlainText
+from app.api.original import address
 from app.api.streaming import SSE, EventStream
 from app.api.text import Text
 from app.errors import FreshetError, of_code
@@ -209,9 +210,7 @@ def _annotation(
     """As these clients know a citation, of an address; and beside it what it is of, word for word."""
     source = sources.get(citation["source_id"], {})
     page = citation.get("page_label")
-    file = f"{files}/{citation['document_id']}/file?session_id={session_id}" + (
-        f"#page={page}" if page else ""
-    )
+    file = address(files, citation["document_id"], session_id, page)
     return {
         "type": "url_citation",
         "url_citation": {

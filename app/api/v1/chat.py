@@ -180,7 +180,7 @@ class Answer(BaseModel):
     status: str
 
 
-_REFUSED: dict[int | str, dict[str, Any]] = {
+REFUSED: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "The assistant is for signed-in users."},
     404: {"model": Problem, "description": "No such assistant, or somebody else's session."},
     409: {"model": Problem, "description": "The session is still answering (`session_busy`)."},
@@ -197,7 +197,7 @@ _STREAMED: dict[str, Any] = {
 _STREAM: dict[str, Any] = {
     "status_code": 200,
     "response_class": EventStream,
-    "responses": {200: _STREAMED, **_REFUSED},
+    "responses": {200: _STREAMED, **REFUSED},
     "openapi_extra": OPTIONAL_USER,
 }
 
@@ -213,7 +213,7 @@ async def stream(
 @router.post(
     "",
     responses={
-        **_REFUSED,
+        **REFUSED,
         502: {"model": Problem, "description": "The language model failed."},
         504: {"model": Problem, "description": "The language model did not answer in time."},
     },
