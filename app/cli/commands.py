@@ -13,6 +13,7 @@ import click
 from app import __version__
 from app.cli.connector_commands import connect, connectors, sync
 from app.cli.failures import expected_in
+from app.cli.import_commands import import_
 from app.errors import FreshetError
 
 _EXISTING = click.Path(exists=True, path_type=Path)
@@ -156,7 +157,7 @@ def ingest(paths: tuple[Path, ...], collection: str, ask_password: bool) -> None
     module.ingest(paths, collection=collection, password=password)
 
 
-for command in (connect, connectors, sync):
+for command in (connect, connectors, sync, import_):
     main.add_command(command)
 
 

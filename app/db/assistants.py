@@ -155,10 +155,10 @@ async def any_for_strangers(session: AsyncSession) -> bool:
 
 
 async def insert_new(session: AsyncSession, fields: Mapping[str, Any]) -> UUID | None:
-    """None if the slug is taken."""
+    """None if the slug is taken. Without an `id` it is given one."""
     statement = (
         insert(Assistant)
-        .values(id=uuid4(), **fields)
+        .values({"id": uuid4(), **fields})
         .on_conflict_do_nothing(index_elements=[Assistant.slug])
         .returning(Assistant.id)
     )

@@ -82,11 +82,13 @@ async def reach(session: AsyncSession, ids: Iterable[UUID]) -> CollectionReach:
     return CollectionReach(tuple(row.id for row in rows), sum(row.chunk_count for row in rows))
 
 
-async def insert_new(session: AsyncSession, name: str, description: str = "") -> bool:
-    """False if the name is taken."""
+async def insert_new(
+    session: AsyncSession, name: str, description: str = "", *, collection_id: UUID | None = None
+) -> bool:
+    """False if the name is taken. Without an id it is given one."""
     statement = (
         insert(Collection)
-        .values(id=uuid4(), name=name, description=description)
+        .values(id=collection_id or uuid4(), name=name, description=description)
         .on_conflict_do_nothing(index_elements=[Collection.name])
         .returning(Collection.id)
     )

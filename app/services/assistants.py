@@ -80,7 +80,7 @@ class AssistantService:
             _check_slug(wanted)
         async with self._sessions.begin() as session:
             collection_ids = await _collection_ids(session, fields.pop("collections", ()))
-            candidates = [wanted] if wanted is not None else _slugs(fields["name"])
+            candidates = [wanted] if wanted is not None else slugs(fields["name"])
             for slug in candidates:
                 assistant_id = await assistants.insert_new(session, {**fields, "slug": slug})
                 if assistant_id is not None:
@@ -141,7 +141,7 @@ def _check_slug(slug: str) -> None:
         raise InvalidInput(f"The slug {slug} reads as an id: assistants are named by either.")
 
 
-def _slugs(name: str) -> list[str]:
+def slugs(name: str) -> list[str]:
     """Slugs to try, the first one best."""
     letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", letters).strip("-")[:_SLUG_LENGTH].rstrip("-") or "assistant"
