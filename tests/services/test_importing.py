@@ -173,7 +173,7 @@ async def test_conversations_become_a_users_own(
     bob = await accounts.create_user("bob@example.com", "a password of the tests", "user")
     directory = _write(tmp_path, {"threads.json": {"id": "short"}, "messages/short.json": CONVERSATION[:0]})
     refused = await _import(sessions, knowledge, directory)
-    assert "must be a UUID or at least 22 characters" in refused.refused[0].text
+    assert "at least 22 characters that nobody can guess" in refused.refused[0].text
     assert refused.counts == {}
 
     await _import(sessions, knowledge, directory, Viewer(ada))
