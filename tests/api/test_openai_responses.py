@@ -1,12 +1,15 @@
 """`/v1/responses` through OpenAI's own client, and what it never sends."""
 
+import re
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import openai
 import pytest
+from anyio import to_thread
 from openai import AsyncOpenAI
 from sqlalchemy import text
 
@@ -447,3 +450,19 @@ async def test_a_request_that_comes_twice_is_answered_once(
     ]
     assert answers[0] == answers[1]
     assert len(model.prompts) == 1
+
+
+async def test_the_example_of_the_documentation_prints_two_answers(
+    server: RunningServer, model: ScriptedModel, capsys: pytest.CaptureFixture[str]
+):
+    page = (Path(__file__).parents[2] / "docs" / "doors" / "openai.md").read_text()
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    code = (
+        example[1].replace("http://127.0.0.1:8000", server.url).replace("freshet-docs", await public(server))
+    )
+    model.script = lambda prompt: says("To ", prompt.question)
+    names: dict[str, Any] = {}
+    with anyio.fail_after(10):
+        await to_thread.run_sync(exec, code, names)
+    assert capsys.readouterr().out == "To What is Freshet?\nTo And how do I back it up?"

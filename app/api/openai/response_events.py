@@ -14,7 +14,7 @@ from app.runs.log import Lines
 
 _HEARTBEAT = b": heartbeat\n\n"
 _TOKEN = b'{"type":"token"'
-_CONTENT = b'"content":'
+_CONTENT = b'"content":"'
 _CUT_SHORT = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -59,7 +59,7 @@ class ResponseEvents:
         self._item_id = item_id(message_id)
         self._place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
         delta: dict[str, Any] = {"type": "response.output_text.delta", **self._place, "logprobs": []}
-        self._delta = b'event: response.output_text.delta\ndata: %b,"delta":' % json_text.encode(delta)[:-1]
+        self._delta = b'event: response.output_text.delta\ndata: %b,"delta":"' % json_text.encode(delta)[:-1]
         self._starting_after = starting_after
         self._number = 0
         self._texts: list[bytes] = []
@@ -69,7 +69,20 @@ class ResponseEvents:
     def write(self, batch: Lines) -> bytes:
         if not batch.lines:
             return _HEARTBEAT
-        return b"".join(map(self._events, batch.lines))
+        written: list[bytes] = []
+        for line in batch.lines:
+            if line.startswith(_TOKEN):
+                # What stands between the quotes is a part of a string of JSON here, in the text, and in the whole text.
+                text = line[line.index(_CONTENT) + len(_CONTENT) : -3]
+                if not self._texts:
+                    written.append(self._open())
+                self._texts.append(text)
+                if self._number > self._starting_after:
+                    written += (self._delta, text, b'","sequence_number":%d}\n\n' % self._number)
+                self._number += 1
+            else:
+                written.append(self._events(line))
+        return b"".join(written)
 
     def cut(self, error: FreshetError, resume_after: int) -> bytes:  # noqa: ARG002  # the number of a line, and not of an event
         """It has the number of the last event, behind which the stream is to be taken up."""
@@ -78,8 +91,6 @@ class ResponseEvents:
         return b"event: error\ndata: %b\n\n" % json_text.encode({**told, "sequence_number": number})
 
     def _events(self, line: bytes) -> bytes:
-        if line.startswith(_TOKEN):
-            return self._text(line[line.index(_CONTENT) + len(_CONTENT) : -2])
         event = msgspec.json.decode(line)
         match event["type"]:
             case "start":
@@ -96,16 +107,6 @@ class ResponseEvents:
             case _:
                 pass
         return b""
-
-    def _text(self, text: bytes) -> bytes:
-        """`text` is a string of JSON, and stays one."""
-        opening = b"" if self._texts else self._open()
-        self._texts.append(text[1:-1])
-        number = self._number
-        self._number = number + 1
-        if number <= self._starting_after:
-            return opening
-        return b'%b%b%b,"sequence_number":%d}\n\n' % (opening, self._delta, text, number)
 
     def _open(self) -> bytes:
         added = self._event(
