@@ -20,6 +20,7 @@
     │   ├── ShuttingDown
     │   ├── Interrupted
     │   ├── ReaderTooSlow
+    │   ├── AttachmentNotReady
     │   └── DatabaseUnavailable
     ├── ModelFailed             the language model or the embedder
     │   ├── ModelUnavailable
@@ -181,6 +182,16 @@ class ReaderTooSlow(Unavailable):
         super().__init__(
             "This connection took the answer too slowly and is closed. Resume it behind the last event that came.",
             retry_after_s=1,
+        )
+
+
+class AttachmentNotReady(Unavailable):
+    code = "attachment_not_ready"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "What is attached has not been read in time. It goes on being read: ask again in a moment.",
+            retry_after_s=10,
         )
 
 

@@ -13,6 +13,7 @@ PROTOCOL_VERSION = 1
 
 StepType = Literal[
     "history_loading",
+    "attachment_reading",
     "router",
     "cache_lookup",
     "query_rewrite",

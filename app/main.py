@@ -19,6 +19,7 @@ from app.api.openai import completions, conversations, files, models, responses,
 from app.api.streaming import send_handed_over
 from app.api.v1 import (
     assistants,
+    attachments,
     auth,
     chat,
     connectors,
@@ -88,7 +89,9 @@ def create_app(
             Middleware(
                 BodyLimit,
                 max_bytes=server.max_body_bytes,
-                uploads=re.compile(rf"{_API}/documents(/[^/]+/file)?|{_OPENAI}/files"),
+                uploads=re.compile(
+                    rf"{_API}/documents(/[^/]+/file)?|{_API}/chat/[^/]+/attachments|{_OPENAI}/files"
+                ),
                 max_upload_bytes=loaded.ingest.max_upload_bytes,
             ),
         ],
@@ -102,6 +105,7 @@ def create_app(
         history,
         feedback,
         outcomes,
+        attachments,
         sessions,
         assistants,
         documents,

@@ -36,6 +36,7 @@ from app.services.accounts import AccountService
 from app.services.agents import AgentService
 from app.services.answering import Answering
 from app.services.assistants import AssistantService
+from app.services.attachments import AttachmentService
 from app.services.chat import ChatService
 from app.services.chat_tokens import ChatTokenService
 from app.services.connectors import ConnectorService
@@ -70,6 +71,7 @@ class Answers:
     chat: ChatService
     sessions: SessionService
     rooms: Rooms
+    attachments: AttachmentService
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Resources:
     rooms: Rooms
     feedback: FeedbackService
     outcomes: OutcomeService
+    attachments: AttachmentService
 
     def drain(self) -> None:
         """Take no new turns, and give those that run the grace period to end. Who follows another process's is sent there."""
@@ -203,6 +206,7 @@ async def open_resources(
             rooms=answers.rooms,
             feedback=FeedbackService(database),
             outcomes=OutcomeService(database, model, conversation_tokens=settings.chat.context_tokens),
+            attachments=answers.attachments,
         )
 
 
@@ -234,12 +238,14 @@ async def _answers(
     runs = RunService(database, runner, mirrors, reading, beat_s=settings.process_heartbeat_s)
     checkpointer = Checkpointer(database, runner, process_id, every_s=settings.checkpoint_s)
     heartbeat = Heartbeat(database, runner, mirrors, runs, process_id, beat_s=settings.process_heartbeat_s)
+    attachments = AttachmentService(database, of_all.attachments)
     answering = Answering(
         database,
         model,
         knowledge.passages,
         runs,
         checkpointer,
+        attachments,
         settings,
         embedder_name=embedder_name,
     )
@@ -268,8 +274,16 @@ async def _answers(
             stack.callback(tasks.create_task(part).cancel)
         stack.push_async_callback(checkpointer.say_last_words)
         await stack.enter_async_context(runner)
-        chat = ChatService(database, runner, runs, answering, process_id)
-        yield Answers(runner=runner, mirrors=mirrors, runs=runs, chat=chat, sessions=sessions, rooms=rooms)
+        chat = ChatService(database, runner, runs, answering, attachments, process_id)
+        yield Answers(
+            runner=runner,
+            mirrors=mirrors,
+            runs=runs,
+            chat=chat,
+            sessions=sessions,
+            rooms=rooms,
+            attachments=attachments,
+        )
 
 
 def _each(*calls: Callable[_P, None]) -> Callable[_P, None]:

@@ -155,6 +155,12 @@ class IngestSettings(_Group):
     convert_memory_bytes: Annotated[int, Field(ge=256 * 2**20)] = 2**30
 
 
+class AttachmentSettings(_Group):
+    attachments_per_session: Annotated[int, Field(ge=0, le=200)] = 20
+    attachment_max_bytes: _PositiveInt = 10 * 2**20
+    attachment_wait_s: _PositiveSeconds = 60.0
+
+
 class ConnectorSettings(_Group):
     connector_folders: Annotated[tuple[Path, ...], NoDecode] = ()
     connector_allow_private: Annotated[tuple[str, ...], NoDecode] = ()
@@ -193,6 +199,7 @@ class Settings:
     connectors: ConnectorSettings
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     messengers: MessengerSettings = field(default_factory=MessengerSettings)
+    attachments: AttachmentSettings = field(default_factory=AttachmentSettings)
 
     @classmethod
     def load(cls) -> Self:
@@ -209,6 +216,7 @@ class Settings:
                 connectors=ConnectorSettings(),
                 retrieval=RetrievalSettings(),
                 messengers=MessengerSettings(),
+                attachments=AttachmentSettings(),
             )
         except ValidationError as error:
             raise StartupRefused(_in_words(error)) from error
@@ -278,6 +286,7 @@ def groups() -> tuple[type[BaseSettings], ...]:
         ConnectorSettings,
         RetrievalSettings,
         MessengerSettings,
+        AttachmentSettings,
     )
 
 

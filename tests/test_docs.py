@@ -23,7 +23,7 @@ from app.cli.first_start import documentation
 from app.errors import DocumentRefused, FreshetError, StartupRefused
 from app.events import Event, ModelOfAnswer, Source, StepType, Tokens, TokenUsage
 from app.settings import RetrievalSettings, Settings, groups
-from tests.conftest import RunningServer, Serve
+from tests.conftest import RunningServer, Serve, ingesting
 from tests.fake_reranker import FakeReranker
 from tests.scripted_model import ScriptedModel, says
 
@@ -145,7 +145,7 @@ def test_what_an_event_holds_is_documented_field_by_field(heading: str, kind: ty
 async def reranked(serve: Serve, settings: Settings) -> AsyncGenerator[RunningServer]:
     async with FakeReranker().serving() as reranker:
         retrieval = RetrievalSettings(rerank_url=f"{reranker.url}/rerank")
-        async with serve(replace(settings, retrieval=retrieval)) as running:
+        async with serve(replace(ingesting(settings), retrieval=retrieval)) as running:
             yield running
 
 
@@ -160,7 +160,7 @@ async def test_the_steps_of_an_answer_are_those_that_are_documented(
         name="Waters", collections=["waters"], similarity_cutoff=-1, answer_cache_s=60
     )
     model.script = lambda _: says("Into the Black Sea [1].")
-    body = {"assistant_id": "waters"}
+    body: dict[str, Any] = {"assistant_id": "waters"}
     events: list[dict[str, Any]] = []
     for message in ("Where does the Danube flow?", "And where does it begin?", "Thank you!"):
         body["message"] = message
@@ -168,6 +168,7 @@ async def test_the_steps_of_an_answer_are_those_that_are_documented(
             response = await client.post("/api/v1/chat/stream", json=body)
         events += [json.loads(line) for line in response.text.splitlines()]
         body["session_id"] = response.headers["x-session-id"]
+        body["attachments"] = [{"file_name": "lakes.txt", "content_base64": "TGFrZXMgYXJlIGRlZXAu"}]
 
     steps = [event for event in events if event["type"] == "step"]
     documented = _rows(_section(PROTOCOL, "What does a `step` hold?"))

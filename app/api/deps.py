@@ -13,6 +13,7 @@ from app.resources import Resources
 from app.services.accounts import AccountService
 from app.services.agents import AgentService
 from app.services.assistants import AssistantService
+from app.services.attachments import AttachmentService
 from app.services.chat import ChatService
 from app.services.chat_tokens import ChatTokenService
 from app.services.connectors import ConnectorService
@@ -67,6 +68,10 @@ async def _connectors(resources: ResourcesDep) -> ConnectorService:
     return resources.connectors
 
 
+async def _attachments(resources: ResourcesDep) -> AttachmentService:
+    return resources.attachments
+
+
 async def _chat(resources: ResourcesDep) -> ChatService:
     return resources.chat
 
@@ -106,6 +111,7 @@ Knowledge = Annotated[KnowledgeService, Depends(_knowledge)]
 Work = Annotated[DocumentWork, Depends(_document_work)]
 VectorStores = Annotated[VectorStoreService, Depends(_vector_stores)]
 Connectors = Annotated[ConnectorService, Depends(_connectors)]
+Attachments = Annotated[AttachmentService, Depends(_attachments)]
 Chat = Annotated[ChatService, Depends(_chat)]
 ChatTokens = Annotated[ChatTokenService, Depends(_chat_tokens)]
 Outcomes = Annotated[OutcomeService, Depends(_outcomes)]

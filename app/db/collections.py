@@ -1,4 +1,7 @@
-"""Queries on collections of documents, which are named by their name or by their id."""
+"""Queries on collections of documents, which are named by their name or by their id.
+
+That of a session's attachments has neither: it is found by its session alone, and for everything else there is none.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,13 +9,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.identifiers import as_uuid, unique
 from app.db.tables import Collection, Document
 from app.errors import NotFound
+
+_QUIET: dict[str, Any] = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class CollectionReach:
     chunk_count: int
 
 
+_is_common = Collection.session_id.is_(None)
 _view = select(
     Collection.id,
     Collection.name,
@@ -57,7 +63,7 @@ async def get(session: AsyncSession, identifier: str) -> CollectionView:
 
 async def page(session: AsyncSession, *, after: str | None, limit: int) -> list[CollectionView]:
     """The `limit` collections whose names follow `after`, in the order of their names."""
-    statement = _view.order_by(Collection.name).limit(limit)
+    statement = _view.where(_is_common).order_by(Collection.name).limit(limit)
     if after is not None:
         statement = statement.where(Collection.name > after)
     return [CollectionView(**row) for row in (await session.execute(statement)).mappings()]
@@ -80,6 +86,30 @@ async def reach(session: AsyncSession, ids: Iterable[UUID]) -> CollectionReach:
     statement = select(Collection.id, Collection.chunk_count).where(Collection.id.in_(list(ids)))
     rows = (await session.execute(statement)).all()
     return CollectionReach(tuple(row.id for row in rows), sum(row.chunk_count for row in rows))
+
+
+async def of_session(session: AsyncSession, session_id: str) -> CollectionReach | None:
+    """That of its attachments, if it has any."""
+    statement = select(Collection.id, Collection.chunk_count).where(Collection.session_id == session_id)
+    row = (await session.execute(statement)).one_or_none()
+    return CollectionReach((row.id,), row.chunk_count) if row is not None else None
+
+
+async def make_for_session(session: AsyncSession, session_id: str) -> UUID:
+    """One for its attachments. The slash keeps its name out of the way of all others."""
+    collection_id = uuid4()
+    await session.execute(
+        insert(Collection).values(
+            id=collection_id, name=f"attachments/{collection_id}", session_id=session_id
+        )
+    )
+    return collection_id
+
+
+async def remove_of_session(session: AsyncSession, session_id: str) -> None:
+    await session.execute(
+        delete(Collection).where(Collection.session_id == session_id), execution_options=_QUIET
+    )
 
 
 async def insert_new(
@@ -115,4 +145,5 @@ async def remove(session: AsyncSession, identifier: str) -> bool:
 
 def _named(identifier: str) -> ColumnElement[bool]:
     collection_id = as_uuid(identifier)
-    return Collection.name == identifier if collection_id is None else Collection.id == collection_id
+    named = Collection.name == identifier if collection_id is None else Collection.id == collection_id
+    return and_(named, _is_common)

@@ -1,6 +1,7 @@
 """Queries on documents and the files that they were made of."""
 
 from collections.abc import Collection as Several
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -168,15 +169,32 @@ async def page(
     statuses: Several[Status],
     before: int | None,
     limit: int,
+    attachments: bool = False,
 ) -> list[DocumentView]:
-    """The `limit` documents that were added last before the position `before`, newest first; of any status, or of these."""
+    """The `limit` documents that were added last before the position `before`, newest first; of any status, or of these. What is
+    attached to sessions is among them if it is asked for, or is what the collection holds."""
     statement = _view.order_by(Document.position.desc()).limit(limit)
     if collection_id is not None:
         statement = statement.where(Document.collection_id == collection_id)
+    elif not attachments:
+        statement = statement.where(Collection.session_id.is_(None))
     if statuses:
         statement = statement.where(Document.status.in_(statuses))
     if before is not None:
         statement = statement.where(Document.position < before)
+    return [_as_view(row) for row in (await session.execute(statement)).mappings()]
+
+
+async def count(session: AsyncSession, collection_id: UUID) -> int:
+    statement = select(func.count()).where(Document.collection_id == collection_id)
+    return (await session.execute(statement)).scalar_one()
+
+
+async def those_of(
+    session: AsyncSession, collection_id: UUID, document_ids: Sequence[UUID]
+) -> list[DocumentView]:
+    """Those of them that are in the collection."""
+    statement = _view.where(Document.collection_id == collection_id, Document.id.in_(document_ids))
     return [_as_view(row) for row in (await session.execute(statement)).mappings()]
 
 

@@ -36,8 +36,9 @@ _OPEN_SESSION = text(
     INSERT INTO sessions (id, user_id, assistant_id) VALUES (:session_id, :user_id, :assistant_id)
     ON CONFLICT (id) DO UPDATE SET last_active_at = now(), assistant_id = coalesce(sessions.assistant_id, excluded.assistant_id)
     WHERE sessions.user_id IS NULL OR sessions.user_id = :user_id
-    RETURNING created_at <> last_active_at,
-        EXISTS (SELECT FROM runs WHERE runs.session_id = sessions.id AND runs.status IN ('queued', 'running'))
+    RETURNING EXISTS (SELECT FROM messages WHERE messages.session_id = sessions.id),
+        EXISTS (SELECT FROM runs WHERE runs.session_id = sessions.id AND runs.status IN ('queued', 'running')),
+        EXISTS (SELECT FROM collections WHERE collections.session_id = sessions.id)
     """
 ).bindparams(
     bindparam("session_id", type_=Text()),
@@ -47,14 +48,16 @@ _OPEN_SESSION = text(
 
 
 class Opened(NamedTuple):
-    """Whether the session was there before, and whether an answer is being made in it, as far as could be seen."""
+    """Whether anything has been said in the session, whether an answer is being made in it, and whether something is attached to it,
+    as far as could be seen."""
 
-    was_there: bool
+    has_messages: bool
     is_busy: bool
+    has_attachments: bool
 
 
 async def open_session(
-    session: AsyncSession, session_id: str, *, user_id: UUID | None, assistant_id: UUID
+    session: AsyncSession, session_id: str, *, user_id: UUID | None, assistant_id: UUID | None
 ) -> Opened:
     """Make or enter the session, and hold its row to the end of the transaction, so that turns come one after the other.
 

@@ -165,12 +165,16 @@ class Assistant(Table):
 
 
 class Collection(Table):
-    """A set of documents. `chunk_count` is kept by triggers on the chunks; `version` counts the changes of what is found in it."""
+    """A set of documents. `chunk_count` is kept by triggers on the chunks; `version` counts the changes of what is found in it.
+
+    `session_id` is the session whose attachments it holds: then it is searched for that session alone, and goes with it.
+    """
 
     __tablename__ = "collections"
 
     id: Mapped[UUID] = _id()
     name: Mapped[str] = mapped_column(unique=True)
+    session_id: Mapped[str | None] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), unique=True)
     description: Mapped[str] = mapped_column(server_default="")
     chunk_count: Mapped[int] = mapped_column(BigInteger, server_default=sql("0"))
     version: Mapped[int] = mapped_column(BigInteger, server_default=sql("0"))

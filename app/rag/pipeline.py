@@ -55,6 +55,15 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
             yield loading.failed()
             raise
         yield loading.completed(message_count=len(history))
+    if turn.attachments:
+        reading = OpenStep("attachment_reading", label="Reading what is attached")
+        yield reading.opening
+        try:
+            names = await parts.read_attachments(turn)
+        except FreshetError:
+            yield reading.failed()
+            raise
+        yield reading.completed(file_names=list(names))
     has_history = any(message.role == "user" for message in history)
     history = memory.within_budget(history, parts.history_tokens)
 
@@ -65,7 +74,8 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
         routing = OpenStep("router")
         yield routing.opening
         yield routing.completed(retrieval=False, reason=talk.kind)
-    key = _cache_key(turn, parts) if grounded and not has_history and not turn.is_again else None
+    may_be_kept = grounded and not (has_history or turn.is_again or turn.has_attachments)
+    key = _cache_key(turn, parts) if may_be_kept else None
     answering = (
         _answer_anew(turn, parts, history, talk, spent, grounded=grounded)
         if key is None

@@ -12,12 +12,16 @@ class OpenStep:
 
     __slots__ = ("_began", "opening")
 
-    def __init__(self, step_type: StepType, *, parent: "OpenStep | None" = None) -> None:
+    def __init__(
+        self, step_type: StepType, *, parent: "OpenStep | None" = None, label: str | None = None
+    ) -> None:
+        """`label` is what to call a step of a type that clients have no words for."""
         self.opening = Step(
             step_type=step_type,
             status="running",
             step_id=uuid4().hex,
             parent_id=parent.opening.step_id if parent is not None else None,
+            label=label,
         )
         self._began = time.perf_counter()
 
@@ -33,6 +37,7 @@ class OpenStep:
             status=status,
             step_id=self.opening.step_id,
             parent_id=self.opening.parent_id,
+            label=self.opening.label,
             duration=round(time.perf_counter() - self._began, 4),
             payload=payload or None,
         )

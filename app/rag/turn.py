@@ -20,6 +20,8 @@ class Turn:
     """A question that has been accepted and stored. `given_history`, `instructions` and `parameters` are what the client sent
     along, for this turn only. `opening` is what the assistant has said first, where the conversation begins with this turn.
 
+    `attachments` are the documents that it waits for; `has_attachments`: its session has some, within the assistant's reach.
+
     `is_queued`: it waits for its session's other answers first. `signed_in`: a user asks. `is_again`: it has had an answer.
     `is_kept`: else it is erased with its end.
     """
@@ -39,6 +41,8 @@ class Turn:
     is_kept: bool = True
     instructions: str = ""
     opening: str = ""
+    attachments: tuple[UUID, ...] = ()
+    has_attachments: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -67,6 +71,7 @@ class Parts:
     model: ChatModel
     knowledge: Knowledge
     embedder_name: str
+    read_attachments: Callable[[Turn], Awaitable[Sequence[str]]]
     load_history: Callable[[Turn], Awaitable[Sequence[ChatMessage]]]
     rewriting: Rewriting
     calibration: Calibration | None

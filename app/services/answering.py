@@ -24,6 +24,7 @@ from app.runs.checkpoint import Checkpointer
 from app.runs.log import unpack
 from app.runs.runner import Run
 from app.services.answer_cache import AnswerCacheService
+from app.services.attachments import AttachmentService
 from app.services.draft import Draft
 from app.services.runs import RunService
 from app.settings import ChatSettings
@@ -55,11 +56,13 @@ class Answering:
         knowledge: Knowledge,
         runs_of_all: RunService,
         checkpointer: Checkpointer,
+        attachments: AttachmentService,
         settings: ChatSettings,
         *,
         embedder_name: str,
     ) -> None:
         self._database = database
+        self._attachments = attachments
         self._runs = runs_of_all
         self._checkpointer = checkpointer
         self._store_retry_s = settings.store_retry_s
@@ -67,6 +70,7 @@ class Answering:
             model=model,
             knowledge=knowledge,
             embedder_name=embedder_name,
+            read_attachments=self._read_attachments,
             load_history=self._load_history,
             rewriting=Rewriting(
                 _rewriting_mode(settings, can_write=model.can_write), settings.query_rewrite_s
@@ -76,6 +80,9 @@ class Answering:
             history_tokens=settings.history_tokens,
             context_tokens=settings.context_tokens,
         )
+
+    async def _read_attachments(self, turn: Turn) -> Sequence[str]:
+        return await self._attachments.ready(turn.session_id, turn.attachments)
 
     async def _load_history(self, turn: Turn) -> Sequence[ChatMessage]:
         async with self._database.read() as session:

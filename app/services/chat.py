@@ -1,8 +1,7 @@
 """The acceptance of a turn: all that can be refused is refused here, before anything is sent; then its run is started."""
 
 import hashlib
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -14,24 +13,25 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.db import conversations, items, runs, sessions
 from app.db.assistants import AssistantForTurn
 from app.db.conversations import IdempotencyKey, KeyTaken, NewRun, StoredMessage
+from app.db.documents import NewFile
 from app.db.engine import Sessions
 from app.db.items import NewItem
 from app.errors import IdempotencyMismatch, InvalidInput, NotFound, SessionBusy
 from app.llm.protocols import ChatMessage
 from app.rag.turn import Turn
 from app.runs.runner import Run, Runner
+from app.services import attachments
 from app.services.answering import Answering
 from app.services.assistants import usable_in
+from app.services.attachments import AttachmentService, NewAttachment
 from app.services.ownership import require_visible
 from app.services.runs import Followed, RunService
+from app.services.session_ids import UNGUESSABLE_CHARACTERS, checked_session_id, is_unguessable
 from app.services.viewer import Viewer
 
 OnBusy = Literal["reject", "queue", "replace"]
 """What becomes of a question to a session that is still answering: it is refused, or waits, or what is being made is stopped for it."""
 
-_SESSION_ID = re.compile(r"[A-Za-z0-9._:~@+=-]{1,100}")
-# The length of 128 random bits in base64: what an id needs so that nobody guesses it.
-_UNGUESSABLE_CHARACTERS = 22
 _MOST_OPEN = 10
 # Whoever finds the session busy at the last moment, or the key taken, looks again.
 _TRIES = 5
@@ -41,6 +41,8 @@ _TRIES = 5
 class Asked:
     """What a client sends. `assistant` is a slug or an id; `history`, `instructions`, which follow the assistant's own, and
     `parameters` of the model, which go before the assistant's, count for this turn only.
+
+    `attachments` are such as the session has, by their ids, and new ones; the answer waits for all of them.
 
     The question follows the message `follows`, else the newest, and what was said `earlier`, which is stored before it. `request` is
     what is told of the request by who tells it again. `is_kept`: else nothing of the turn can be read again, and with its end it is
@@ -52,6 +54,7 @@ class Asked:
     session_id: str | None = None
     language: str | None = None
     history: tuple[ChatMessage, ...] | None = None
+    attachments: tuple[UUID | NewAttachment, ...] = ()
     instructions: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     follows: UUID | None = None
@@ -94,19 +97,22 @@ class ChatService:
         runner: Runner,
         runs_of_all: RunService,
         answering: Answering,
+        attachments: AttachmentService,
         process_id: UUID,
     ) -> None:
         self._database = database
         self._runner = runner
         self._runs = runs_of_all
         self._answering = answering
+        self._attachments = attachments
         self._process_id = process_id
 
     async def begin(self, asked: Asked, viewer: Viewer) -> Followed:
         """Accept the question and start its run; a request that has come before takes up the run that it started then."""
         session_id = checked_session_id(asked.session_id, viewer)
         key = _key(asked, asked.session_id, viewer)
-        return await self._started(partial(self._accept, asked, session_id, viewer, key), asked, key)
+        files = await self._attachments.checked(asked.attachments)
+        return await self._started(partial(self._accept, asked, files, session_id, viewer, key), asked, key)
 
     async def begin_again(self, asked: AskedAgain, viewer: Viewer) -> Followed:
         """As `begin`, on a branch of its own: what followed the question, or the question itself, is put aside."""
@@ -174,14 +180,23 @@ class ChatService:
         return self._runs.followed(row)
 
     async def _accept(
-        self, asked: Asked, session_id: str, viewer: Viewer, key: IdempotencyKey | None
+        self,
+        asked: Asked,
+        files: Sequence[UUID | NewFile],
+        session_id: str,
+        viewer: Viewer,
+        key: IdempotencyKey | None,
     ) -> _Accepted:
         async with self._database.begin() as session:
             assistant = await usable_in(session, asked.assistant, viewer)
             opened = await sessions.open_session(
                 session, session_id, user_id=viewer.user_id, assistant_id=assistant.id
             )
-            opening = "" if opened.was_there or asked.history or asked.earlier else assistant.first_message
+            attached = await self._attachments.attach(session, session_id, files)
+            has_attachments = bool(attached) or opened.has_attachments
+            if has_attachments:
+                assistant = await attachments.within_reach(session, session_id, assistant)
+            opening = "" if opened.has_messages or asked.history or asked.earlier else assistant.first_message
             if opening:
                 await conversations.add_opening(session, session_id, opening)
             stopped = await self._make_room(session, session_id, asked.on_busy) if opened.is_busy else None
@@ -203,7 +218,9 @@ class ChatService:
             instructions=asked.instructions,
             opening=opening,
             parameters=asked.parameters,
-            session_is_new=not opened.was_there and not asked.earlier,
+            attachments=attached,
+            has_attachments=has_attachments,
+            session_is_new=not opened.has_messages and not asked.earlier,
             signed_in=viewer.account is not None,
             is_kept=asked.is_kept,
         )
@@ -223,6 +240,7 @@ class ChatService:
                     "The assistant that answered this question is gone: name another as assistant_id."
                 )
             assistant = await usable_in(session, asked.assistant or str(assistant_id), viewer)
+            assistant = await attachments.within_reach(session, session_id, assistant)
             stopped = await self._make_room(session, session_id, asked.on_busy)
             run = self._new_run(
                 session_id, assistant, asked.language or language, key, is_queued=stopped is not None
@@ -291,6 +309,8 @@ def _turn(
     instructions: str = "",
     opening: str = "",
     parameters: Mapping[str, Any] | None = None,
+    attachments: tuple[UUID, ...] = (),
+    has_attachments: bool = False,
     session_is_new: bool,
     signed_in: bool,
     is_again: bool = False,
@@ -308,6 +328,8 @@ def _turn(
         instructions=instructions,
         opening=opening,
         parameters=parameters or {},
+        attachments=attachments,
+        has_attachments=has_attachments,
         session_is_new=session_is_new,
         is_queued=run.status == "queued",
         signed_in=signed_in,
@@ -348,20 +370,6 @@ async def _question(session: AsyncSession, asked: AskedAgain) -> StoredMessage:
     return message
 
 
-def checked_session_id(given: str | None, viewer: Viewer) -> str:
-    """Raises `InvalidInput` for an id that cannot be one, or that a stranger could guess."""
-    if given is None:
-        return str(uuid4())
-    if not _SESSION_ID.fullmatch(given):
-        raise InvalidInput("session_id must be 1 to 100 characters of letters, digits and . _ : ~ @ + = -")
-    if viewer.account is None and not _is_unguessable(given):
-        raise InvalidInput(
-            "An anonymous session is addressed by its id alone, which must be a UUID, as crypto.randomUUID() makes one, or at least "
-            f"{_UNGUESSABLE_CHARACTERS} characters that nobody can guess. Leave it out to be given one."
-        )
-    return given
-
-
 def _key(asked: Asked | AskedAgain, session_id: str | None, viewer: Viewer) -> IdempotencyKey | None:
     """A key is its user's, or the session's; without either it is all that leads to the answer, and so must be unguessable.
 
@@ -372,12 +380,12 @@ def _key(asked: Asked | AskedAgain, session_id: str | None, viewer: Viewer) -> I
         return None
     if viewer.user_id is not None or session_id is not None:
         scope = _scope(viewer, session_id)
-    elif _is_unguessable(key):
+    elif is_unguessable(key):
         scope = "anonymous"
     else:
         raise InvalidInput(
             "Without a user and a session_id, whoever knows the idempotency key can read the answer: it must be a UUID or at least "
-            f"{_UNGUESSABLE_CHARACTERS} characters that nobody can guess."
+            f"{UNGUESSABLE_CHARACTERS} characters that nobody can guess."
         )
     told = replace(asked, idempotency_key=None)
     if isinstance(told, Asked):
@@ -389,13 +397,3 @@ def _key(asked: Asked | AskedAgain, session_id: str | None, viewer: Viewer) -> I
 def _scope(viewer: Viewer, session_id: str | None) -> str:
     """Whose the idempotency keys are: the user's, or the session's."""
     return f"user:{viewer.user_id}" if viewer.user_id is not None else f"session:{session_id}"
-
-
-def _is_unguessable(identifier: str) -> bool:
-    if len(identifier) >= _UNGUESSABLE_CHARACTERS:
-        return True
-    try:
-        UUID(identifier)
-    except ValueError:
-        return False
-    return True

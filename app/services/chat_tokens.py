@@ -12,7 +12,7 @@ from app.db.engine import Sessions
 from app.errors import InvalidInput, Unauthenticated
 from app.services import tokens
 from app.services.assistants import usable_in
-from app.services.chat import checked_session_id
+from app.services.session_ids import checked_session_id
 from app.services.viewer import ANONYMOUS, Account, Viewer
 
 
@@ -50,7 +50,7 @@ class ChatTokenService:
             opened = await sessions.open_session(
                 session, session_id, user_id=viewer.user_id, assistant_id=found.id
             )
-            if not opened.was_there and found.first_message:
+            if not opened.has_messages and found.first_message:
                 await conversations.add_opening(session, session_id, found.first_message)
             token = NewToken(
                 id=uuid4(),

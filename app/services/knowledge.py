@@ -184,16 +184,28 @@ class KnowledgeService:
         return document
 
     async def documents(
-        self, *, collection: str | None, status: Status | None, before: int | None, limit: int
+        self,
+        *,
+        collection: str | None,
+        status: Status | None,
+        before: int | None,
+        limit: int,
+        attachments: bool = False,
     ) -> list[DocumentView]:
-        """The newest first, those added before the position `before`."""
+        """The newest first, those added before the position `before`; with those that are attached to sessions, if they are
+        asked for."""
         async with self._sessions.begin() as session:
             collection_id = (
                 (await collections.get(session, collection)).id if collection is not None else None
             )
             statuses = (status,) if status is not None else ()
             return await documents.page(
-                session, collection_id=collection_id, statuses=statuses, before=before, limit=limit
+                session,
+                collection_id=collection_id,
+                statuses=statuses,
+                before=before,
+                limit=limit,
+                attachments=attachments,
             )
 
     async def excerpt(self, document_id: UUID, *, start: int, end: int) -> Excerpt:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import conversations, feedback, runs, sessions
+from app.db import collections, conversations, feedback, runs, sessions
 from app.db.conversations import StoredMessage
 from app.db.engine import Sessions
 from app.db.feedback import Feedback
@@ -112,6 +112,7 @@ class SessionService:
                 await sessions.erase(session, session_id, user_id=viewer.user_id)
             else:
                 await sessions.forget(session, session_id, user_id=viewer.user_id)
+                await collections.remove_of_session(session, session_id)
         self._runs.stop_here(made)
 
     async def page(

@@ -38,7 +38,7 @@ class Conversation:
             opened = await session_queries.open_session(
                 session, self.id, user_id=user_id, assistant_id=self._assistant_id
             )
-        return opened.was_there
+        return opened.has_messages
 
     async def ask(
         self, question: str = "Why?", *, process_id: UUID | None = None, status: str = "running"
@@ -133,7 +133,7 @@ async def test_who_may_enter_a_session(
     may_enter: bool,
 ):
     conversation = Conversation(sessions, assistant_id, users[owner])
-    assert await conversation.open(users[owner]) is False, "it was not there before"
+    assert await conversation.open(users[owner]) is False, "nothing has been said there"
     await conversation.answered("Why?", "Because.")
     async with sessions.read() as session:
         seen = await conversations.page_of_messages(

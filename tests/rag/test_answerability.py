@@ -96,6 +96,10 @@ async def nothing(turn: Turn) -> list[ChatMessage]:
     return []
 
 
+async def no_files(turn: Turn) -> list[str]:
+    return []
+
+
 @pytest.fixture
 async def turn(server: RunningServer) -> Turn:
     await server.resources.knowledge.ingest_now(
@@ -123,6 +127,7 @@ async def test_a_question_that_the_documents_do_not_answer_is_told_so(
         model=ExtractiveModel(),
         knowledge=server.resources.knowledge.passages,
         embedder_name="all-MiniLM-L6-v2",
+        read_attachments=no_files,
         load_history=nothing,
         rewriting=Rewriting("off", 1),
         calibration=MINILM,

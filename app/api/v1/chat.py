@@ -1,5 +1,6 @@
 """Asking: a turn as a stream or as one JSON, taken up again, stopped, and asked once more."""
 
+from base64 import b64decode
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from app.api.text import Text
 from app.api.v1.history import SessionId, StepView
 from app.errors import InvalidInput
 from app.llm.protocols import ChatMessage
+from app.services.attachments import NewAttachment
 from app.services.chat import Asked, AskedAgain, OnBusy
 from app.services.sessions import step_tree
 
@@ -52,6 +54,18 @@ class HistoryItem(BaseModel):
     content: Annotated[Text, Field(max_length=_MAX_MESSAGE)]
 
 
+class InlineAttachment(BaseModel):
+    file_name: Annotated[Text, Field(min_length=1, max_length=255)]
+    content_base64: Annotated[str, Field(min_length=1, description="The file's bytes, as RFC 4648 has it.")]
+
+    def new(self) -> NewAttachment:
+        """Raises `InvalidInput`."""
+        try:
+            return NewAttachment(self.file_name, b64decode(self.content_base64, validate=True))
+        except ValueError as error:
+            raise InvalidInput(f"The content of {self.file_name} is not base64.") from error
+
+
 class _DeepChatMessage(BaseModel):
     role: Literal["user", "ai"] = "user"
     text: str
@@ -79,6 +93,13 @@ class Question(BaseModel):
         list[HistoryItem] | None,
         Field(max_length=100, description="Earlier messages, for this turn only, in place of the session's."),
     ] = None
+    attachments: Annotated[
+        list[UUID | InlineAttachment],
+        Field(
+            max_length=20,
+            description="Ids of what is attached to the session, and small files; the answer waits until they have been read.",
+        ),
+    ] = []
     idempotency_key: Key = None
     on_busy: Busy = "reject"
 
@@ -111,6 +132,7 @@ class Question(BaseModel):
             session_id=self.session_id,
             language=self.language,
             history=None if history is None else tuple(_message(item) for item in history),
+            attachments=tuple(one if isinstance(one, UUID) else one.new() for one in self.attachments),
             on_busy=self.on_busy,
             idempotency_key=_one_key(self.idempotency_key, key),
         )

@@ -260,6 +260,7 @@ async def list_documents(
     _: Admin,
     collection: Annotated[Text | None, Query(min_length=1, max_length=LONGEST_NAME)] = None,
     status: Status | None = None,
+    attachments: Annotated[bool, Query(description="Also those that are attached to sessions.")] = False,
     limit: Limit = 50,
     cursor: Annotated[
         str | None, Query(pattern="^[0-9]{1,18}$", description="The `next` of the page before.")
@@ -267,7 +268,9 @@ async def list_documents(
 ) -> DocumentPage:
     """The newest first, of all collections or of one."""
     before = int(cursor) if cursor is not None else None
-    rows = await knowledge.documents(collection=collection, status=status, before=before, limit=limit + 1)
+    rows = await knowledge.documents(
+        collection=collection, status=status, before=before, limit=limit + 1, attachments=attachments
+    )
     rows, following = cut(rows, limit, lambda row: str(row.position))
     return DocumentPage(items=[Document.of(row) for row in rows], next=following)
 
