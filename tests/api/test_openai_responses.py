@@ -277,6 +277,12 @@ async def test_a_response_goes_on_with_another(
     assert [message["text"] for message in said] == [*asked(), "To Deux"]
     await ask("Three", previous_response_id=second.id)
     assert asked() == ["Zero", "Nil", "One", "To One", "Two", "To Two", "Three"]
+    await ask(
+        [{"role": "system", "content": "Hum."}, {"role": "user", "content": "Four"}],
+        previous_response_id=second.id,
+    )
+    assert model.prompts[-1].messages[0].content.endswith("Hum.")
+    assert "Rhyme." not in model.prompts[-1].messages[0].content
     await ask("Passing", previous_response_id=other.id, store=False)
     assert asked()[-3:] == ["Deux", "To Deux", "Passing"]
     referred = {"type": "item_reference", "id": second.output[0].id}

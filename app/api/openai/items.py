@@ -31,8 +31,8 @@ class OtherItem(BaseModel):
 
 
 def _kind(item: Any) -> str:
-    kind = cast("dict[str, Any]", item).get("type", "message") if isinstance(item, dict) else "message"
-    return kind if kind in ("message", "item_reference") else "other"
+    kind = cast("dict[str, Any]", item).get("type") if isinstance(item, dict) else None
+    return "message" if kind is None else kind if kind in ("message", "item_reference") else "other"
 
 
 InputItem = Annotated[

@@ -94,7 +94,7 @@ class NewResponse(Sampling):
     def asked(self, messages: list[Message], before: Before, told: dict[str, Any], key: str | None) -> Asked:
         """Raises `InvalidInput`."""
         conversation = Conversation.of(messages, "input")
-        rules = _joined(before.rules, conversation.instructions)
+        rules = conversation.instructions or before.rules
         request = {
             "told": told,
             "rules": rules,
@@ -109,7 +109,7 @@ class NewResponse(Sampling):
             follows=before.answer_id if is_kept else None,
             earlier=said if is_kept else (),
             history=None if is_kept else (*before.said, *said),
-            instructions=_joined(self.instructions or "", rules),
+            instructions="\n\n".join(filter(None, (self.instructions, rules))),
             parameters={**self.sampling(), **self._length()},
             request=request if self.is_stored else None,
             is_kept=is_kept,
@@ -158,7 +158,3 @@ def begun(message_id: UUID, session_id: str, told: dict[str, Any]) -> dict[str, 
         "usage": None,
         "user": None,
     }
-
-
-def _joined(*rules: str) -> str:
-    return "\n\n".join(filter(None, rules))
