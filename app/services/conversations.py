@@ -55,8 +55,9 @@ class ConversationService:
     async def add(self, session_id: str, viewer: Viewer, said: Sequence[NewItem]) -> list[StoredMessage]:
         """As they are stored. Raises `SessionBusy` while an answer is being made."""
         async with self._database.begin() as session:
-            _there(session_id, await sessions.described(session, session_id, user_id=viewer.user_id))
+            # First, so that it is not erased meanwhile.
             await sessions.hold(session, session_id)
+            _there(session_id, await sessions.described(session, session_id, user_id=viewer.user_id))
             if await runs.open_of_session(session, session_id):
                 raise SessionBusy
             await items.add(session, session_id, said)
