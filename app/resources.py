@@ -48,6 +48,7 @@ from app.services.ingestion import Retries
 from app.services.knowledge import KnowledgeService
 from app.services.outcomes import OutcomeService
 from app.services.passages import PassageService
+from app.services.remembering import Remembering
 from app.services.responses import ResponseService
 from app.services.rooms import Rooms
 from app.services.runs import RunService
@@ -239,6 +240,7 @@ async def _answers(
     checkpointer = Checkpointer(database, runner, process_id, every_s=settings.checkpoint_s)
     heartbeat = Heartbeat(database, runner, mirrors, runs, process_id, beat_s=settings.process_heartbeat_s)
     attachments = AttachmentService(database, of_all.attachments)
+    remembering = Remembering(database, model, settings)
     answering = Answering(
         database,
         model,
@@ -246,6 +248,7 @@ async def _answers(
         runs,
         checkpointer,
         attachments,
+        remembering,
         settings,
         embedder_name=embedder_name,
     )
@@ -273,6 +276,7 @@ async def _answers(
         ):
             stack.callback(tasks.create_task(part).cancel)
         stack.push_async_callback(checkpointer.say_last_words)
+        await stack.enter_async_context(remembering.running())
         await stack.enter_async_context(runner)
         chat = ChatService(database, runner, runs, answering, attachments, process_id)
         yield Answers(

@@ -131,6 +131,7 @@ class RetrievalSettings(_Group):
 class ChatSettings(_Group):
     max_running_runs: _PositiveInt = 5_000
     history_tokens: Annotated[int, Field(ge=0)] = 2_000
+    summary_tokens: Annotated[int, Field(ge=0, le=100_000)] = 500
     context_tokens: _PositiveInt = 6_000
     heartbeat_s: _PositiveSeconds = 15.0
     store_retry_s: _PositiveSeconds = 60.0

@@ -239,25 +239,6 @@ async def siblings(
     return {one: family for family in (await session.execute(statement)).scalars() for one in family}
 
 
-async def recent_messages(
-    session: AsyncSession, session_id: str, *, before_message: UUID, limit: int
-) -> list[StoredMessage]:
-    """The last `limit` messages before this one that are shown, in time order; those without a text are left out."""
-    before = select(_messages.c.position).where(_messages.c.id == before_message).scalar_subquery()
-    statement = (
-        _visible_messages(session_id)
-        .where(
-            _messages.c.position < before,
-            _messages.c.status.not_in(("queued", "running")),
-            _messages.c.text != "",
-        )
-        .order_by(_messages.c.position.desc())
-        .limit(limit)
-    )
-    rows = (await session.execute(statement)).all()
-    return [StoredMessage(*row) for row in reversed(rows)]
-
-
 async def page_of_messages(
     session: AsyncSession, session_id: str, *, user_id: UUID | None, before: int | None, limit: int
 ) -> list[StoredMessage]:

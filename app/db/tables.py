@@ -435,6 +435,21 @@ class Feedback(Table):
     updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
 
 
+class Summary(Table):
+    """What is remembered of a conversation up to a message, whose `position` is told again to be found by. `usage` is what the model
+    has taken to write it."""
+
+    __tablename__ = "summaries"
+    __table_args__ = (Index("summaries_session_id_position_idx", "session_id", "position"),)
+
+    message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
+    position: Mapped[int] = mapped_column(BigInteger)
+    text: Mapped[str]
+    usage: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = _created()
+
+
 class KeptAnswer(Table):
     """The last answer to a question, to be given again; `events` are those that its reader saw.
 

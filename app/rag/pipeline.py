@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from app.errors import DatabaseUnavailable, FreshetError
@@ -19,6 +20,7 @@ from app.rag import cache, memory, prompt, small_talk
 from app.rag.cache import Kept, Key, Recording
 from app.rag.citations import CitedAnswer
 from app.rag.grounding import Search, passage_of, query_of, retrieve, vectorise
+from app.rag.memory import Memory
 from app.rag.rewrite import Standalone, rewrite
 from app.rag.small_talk import SmallTalk
 from app.rag.steps import OpenStep
@@ -43,18 +45,18 @@ def start(turn: Turn, model: ChatModel) -> Start:
 
 async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event | Answered]:
     """The steps, `Sources`, `Tokens` …, `Answered`. Raises `FreshetError` where a step failed, after its closing event."""
-    history: Sequence[ChatMessage] = turn.given_history or ()
+    remembered = Memory(turn.given_history or ())
     if turn.opening:
-        history = (ChatMessage("assistant", turn.opening),)
+        remembered = Memory((ChatMessage("assistant", turn.opening),))
     if turn.given_history is None and not turn.session_is_new:
         loading = OpenStep("history_loading")
         yield loading.opening
         try:
-            history = await parts.load_history(turn)
+            remembered = await parts.load_history(turn)
         except FreshetError:
             yield loading.failed()
             raise
-        yield loading.completed(message_count=len(history))
+        yield loading.completed(message_count=len(remembered.messages))
     if turn.attachments:
         reading = OpenStep("attachment_reading", label="Reading what is attached")
         yield reading.opening
@@ -64,10 +66,10 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
             yield reading.failed()
             raise
         yield reading.completed(file_names=list(names))
-    has_history = any(message.role == "user" for message in history)
-    history = memory.within_budget(history, parts.history_tokens)
+    has_history = bool(remembered.summary) or any(m.role == "user" for m in remembered.messages)
+    remembered = replace(remembered, messages=memory.within_budget(remembered.messages, parts.history_tokens))
 
-    talk = small_talk.recognise(turn.question, history)
+    talk = small_talk.recognise(turn.question, remembered.messages)
     grounded = bool(turn.assistant.collection_ids) and turn.assistant.top_k > 0
     if grounded and talk is not None:
         grounded = False
@@ -77,9 +79,9 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
     may_be_kept = grounded and not (has_history or turn.is_again or turn.has_attachments)
     key = _cache_key(turn, parts) if may_be_kept else None
     answering = (
-        _answer_anew(turn, parts, history, talk, spent, grounded=grounded)
+        _answer_anew(turn, parts, remembered, talk, spent, grounded=grounded)
         if key is None
-        else _answer_from_cache(turn, parts, key, history, spent)
+        else _answer_from_cache(turn, parts, key, remembered, spent)
     )
     async with aclosing(answering) as events:
         async for event in events:
@@ -96,7 +98,7 @@ def _cache_key(turn: Turn, parts: Parts) -> Key | None:
 
 
 async def _answer_from_cache(
-    turn: Turn, parts: Parts, key: Key, opening: Sequence[ChatMessage], spent: Spent
+    turn: Turn, parts: Parts, key: Key, remembered: Memory, spent: Spent
 ) -> AsyncGenerator[Event | Answered]:
     """The answer that is kept, or a new one, which is kept then."""
     search = Search(query_of(turn.assistant, turn.question))
@@ -110,7 +112,7 @@ async def _answer_from_cache(
         yield Answered("stop", TokenUsage(input_tokens=0, output_tokens=0, total_tokens=0))
         return
     recording, answered = Recording(), None
-    anew = _answer_anew(turn, parts, opening, None, spent, grounded=True, search=search)
+    anew = _answer_anew(turn, parts, remembered, None, spent, grounded=True, search=search)
     async with aclosing(anew) as events:
         async for event in events:
             if isinstance(event, Answered):
@@ -164,7 +166,7 @@ async def _keep(
 async def _answer_anew(
     turn: Turn,
     parts: Parts,
-    history: Sequence[ChatMessage],
+    remembered: Memory,
     talk: SmallTalk | None,
     spent: Spent,
     *,
@@ -177,7 +179,9 @@ async def _answer_anew(
     if grounded:
         if search is None:
             standing: list[Standalone] = []
-            async with aclosing(_make_standalone(turn, parts, history, spent, standing)) as events:
+            async with aclosing(
+                _make_standalone(turn, parts, remembered.messages, spent, standing)
+            ) as events:
                 async for event in events:
                     yield event
             question, sought = (
@@ -190,7 +194,7 @@ async def _answer_anew(
     reply = talk.reply if talk is not None else None
     async with aclosing(
         _synthesise(
-            turn, parts.model, history, sources, spent, grounded=grounded, question=question, reply=reply
+            turn, parts.model, remembered, sources, spent, grounded=grounded, question=question, reply=reply
         )
     ) as events:
         async for event in events:
@@ -222,7 +226,7 @@ async def _make_standalone(
 async def _synthesise(
     turn: Turn,
     model: ChatModel,
-    history: Sequence[ChatMessage],
+    remembered: Memory,
     sources: Sequence[Source],
     spent: Spent,
     *,
@@ -239,7 +243,8 @@ async def _synthesise(
             context=assistant.context,
             response_shape=assistant.response_shape,
             language=turn.language or assistant.language,
-            history=history,
+            history=remembered.messages,
+            summary=remembered.summary,
             question=turn.question,
             passages=passages,
             grounded=grounded,

@@ -11,6 +11,7 @@ from app.llm.protocols import ChatMessage, ChatModel, Prompt
 from app.rag import memory
 from app.rag.answerability import Calibration
 from app.rag.cache import Cache
+from app.rag.memory import Memory
 from app.rag.retrieval import Hit, Prepared, Query
 from app.rag.rewrite import Rewriting
 
@@ -72,7 +73,7 @@ class Parts:
     knowledge: Knowledge
     embedder_name: str
     read_attachments: Callable[[Turn], Awaitable[Sequence[str]]]
-    load_history: Callable[[Turn], Awaitable[Sequence[ChatMessage]]]
+    load_history: Callable[[Turn], Awaitable[Memory]]
     rewriting: Rewriting
     calibration: Calibration | None
     cache: Cache

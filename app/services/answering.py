@@ -4,19 +4,20 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import msgspec
 
-from app.db import conversations, runs, sessions
+from app.db import runs, sessions
 from app.db.engine import Sessions
 from app.db.runs import AnswerEnd
 from app.errors import AnswerNotStored, DatabaseUnavailable, FreshetError, Interrupted, SessionErased
 from app.events import Done, Event, Status, TokenUsage, failure
-from app.llm.protocols import ChatMessage, ChatModel
+from app.llm.protocols import ChatModel
 from app.rag import pipeline
 from app.rag.answerability import CALIBRATIONS
+from app.rag.memory import Memory
 from app.rag.rewrite import Mode, Rewriting
 from app.rag.steps import OpenStep
 from app.rag.turn import Answered, Knowledge, Parts, Spent, Turn
@@ -26,6 +27,7 @@ from app.runs.runner import Run
 from app.services.answer_cache import AnswerCacheService
 from app.services.attachments import AttachmentService
 from app.services.draft import Draft
+from app.services.remembering import Remembering
 from app.services.runs import RunService
 from app.settings import ChatSettings
 
@@ -33,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 # When the process is about to stop, the end of an answer is stored within this time, in seconds.
 _HURRIED_S = 5.0
-_HISTORY_MESSAGES = 100
 _WAITING = "This answer begins when the one before it has ended."
 
 
@@ -57,6 +58,7 @@ class Answering:
         runs_of_all: RunService,
         checkpointer: Checkpointer,
         attachments: AttachmentService,
+        remembering: Remembering,
         settings: ChatSettings,
         *,
         embedder_name: str,
@@ -65,13 +67,14 @@ class Answering:
         self._attachments = attachments
         self._runs = runs_of_all
         self._checkpointer = checkpointer
+        self._remembering = remembering
         self._store_retry_s = settings.store_retry_s
         self._parts = Parts(
             model=model,
             knowledge=knowledge,
             embedder_name=embedder_name,
             read_attachments=self._read_attachments,
-            load_history=self._load_history,
+            load_history=remembering.load,
             rewriting=Rewriting(
                 _rewriting_mode(settings, can_write=model.can_write), settings.query_rewrite_s
             ),
@@ -84,31 +87,30 @@ class Answering:
     async def _read_attachments(self, turn: Turn) -> Sequence[str]:
         return await self._attachments.ready(turn.session_id, turn.attachments)
 
-    async def _load_history(self, turn: Turn) -> Sequence[ChatMessage]:
-        async with self._database.read() as session:
-            messages = await conversations.recent_messages(
-                session, turn.session_id, before_message=turn.question_id, limit=_HISTORY_MESSAGES
-            )
-        return [ChatMessage("user" if m.role == "user" else "assistant", m.text) for m in messages]
-
     async def make(self, turn: Turn, run: Run) -> None:
         """Fill the log of the run. However the answer ends, what was said is stored before its last event is sent."""
         draft, spent = Draft(), Spent()
         whole = OpenStep("completed")
         answered: Answered | None = None
         error: FreshetError = Interrupted()
+        remembered: list[Memory] = []
+
+        async def load(turn: Turn) -> Memory:
+            remembered.append(await self._remembering.load(turn))
+            return remembered[0]
 
         def say(event: Event) -> None:
             draft.add(event)
             run.log.append(event)
 
+        parts = replace(self._parts, load_history=load)
         try:
             with run.making:
                 say(pipeline.start(turn, self._parts.model))
                 if turn.is_queued:
                     say(Status(message=_WAITING))
                     await self._runs.turn_comes(run)
-                async with aclosing(pipeline.answer(turn, self._parts, spent)) as events:
+                async with aclosing(pipeline.answer(turn, parts, spent)) as events:
                     async for event in events:
                         if isinstance(event, Answered):
                             answered = event
@@ -126,6 +128,8 @@ class Answering:
             # Shielded: when the process is stopped in earnest, every await here is cancelled.
             with anyio.CancelScope(shield=True):
                 await self._finish(run, draft, whole, outcome, is_kept=turn.is_kept)
+        if answered is not None and remembered:
+            self._remembering.turn_ended(turn, remembered[0], "".join(draft.texts))
 
     async def _finish(
         self, run: Run, draft: Draft, whole: OpenStep, outcome: _Outcome, *, is_kept: bool

@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import conversations, processes, runs
+from app.db import conversations, memory, processes, runs
 from app.db import sessions as session_queries
 from app.db.conversations import NewRun, StoredMessage
 from app.db.engine import Sessions
@@ -79,10 +79,8 @@ class Conversation:
 
     async def remembered(self, before: NewRun, limit: int = 100) -> list[str]:
         async with self._sessions.read() as session:
-            messages = await conversations.recent_messages(
-                session, self.id, before_message=before.question_id, limit=limit
-            )
-        return [message.text for message in messages]
+            remembered = await memory.newest(session, self.id, before_message=before.question_id, limit=limit)
+        return [message.text for message in remembered.messages]
 
     async def forget(self, user_id: UUID | None) -> None:
         async with self._sessions.begin() as session:
