@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 PYTHONS := python3.13 python3.12 python3.11 python3
 BIN := .venv/bin
 # Named, as the formatter would also put the examples of Markdown files into its shape.
-PYTHON := $(wildcard app alembic bench clients tests docs/examples)
+PYTHON := $(wildcard app freshet alembic bench clients tests docs/examples)
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 .PHONY: help
@@ -39,7 +39,7 @@ lint-imports:
 # Awaits in clean-up, swallowed cancellation, calls that block. Left out: yields in blocks, as whoever iterates a generator
 # closes it; what ruff looks at as well; and what is a matter of taste.
 flake8-async:
-	@echo $@; $(BIN)/flake8 --select=ASYNC1,ASYNC2 --extend-ignore=ASYNC106,ASYNC110,ASYNC119,ASYNC120,ASYNC124 app alembic bench
+	@echo $@; $(BIN)/flake8 --select=ASYNC1,ASYNC2 --extend-ignore=ASYNC106,ASYNC110,ASYNC119,ASYNC120,ASYNC124 app freshet alembic bench
 deptry:
 	@echo $@; $(BIN)/deptry .
 pyright:

@@ -181,6 +181,24 @@ def failure(error: FreshetError) -> Error:
     return Error(code=error.code, message=error.message, error=error.message, retryable=error.retryable)
 
 
+class _Head(msgspec.Struct):
+    type: str
+
+
+class _Token(msgspec.Struct):
+    content: str
+
+
+def decode(line: bytes) -> Event:
+    """The event of a line of this version; of a `token` line, the piece of text that it holds."""
+    kind = msgspec.json.decode(line, type=_Head).type
+    if kind == Tokens.type_name:
+        return Tokens(contents=[msgspec.json.decode(line, type=_Token).content])
+    return msgspec.json.decode(
+        line, type=next(one for one in Event.__subclasses__() if one.type_name == kind)
+    )
+
+
 class Cut(msgspec.Struct, frozen=True):
     """The last line of a stream that ends while its answer goes on: an `error` that is no event of the run, and so has no `seq`."""
 

@@ -4,9 +4,10 @@ Every field is documented in `docs/operations.md`; a test compares the two.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -188,6 +189,9 @@ class MessengerSettings(_Group):
     callback_secret: SecretStr | None = None
 
 
+_G = TypeVar("_G", bound=_Group)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     server: ServerSettings
@@ -203,21 +207,32 @@ class Settings:
     attachments: AttachmentSettings = field(default_factory=AttachmentSettings)
 
     @classmethod
-    def load(cls) -> Self:
-        """Raises `StartupRefused` for a value that is malformed, or unsafe with the others."""
+    def load(cls, named: Mapping[str, Any] | None = None) -> Self:
+        """What is `named`, by the names of the fields, goes before the environment.
+
+        Raises `StartupRefused` for a value that is malformed, or unsafe with the others, and for a name of none.
+        """
+        given = dict(named or {})
+        unknown = given.keys() - {name for group in groups() for name in group.model_fields}
+        if unknown:
+            raise StartupRefused(f"There is no setting {min(unknown)}. docs/operations.md lists them all.")
+
+        def of(group: type[_G]) -> _G:
+            return group(**{name: given[name] for name in given.keys() & group.model_fields.keys()})
+
         try:
             settings = cls(
-                server=ServerSettings(),
-                database=DatabaseSettings(),
-                security=SecuritySettings(),
-                model=ModelSettings(),
-                embedding=EmbeddingSettings(),
-                chat=ChatSettings(),
-                ingest=IngestSettings(),
-                connectors=ConnectorSettings(),
-                retrieval=RetrievalSettings(),
-                messengers=MessengerSettings(),
-                attachments=AttachmentSettings(),
+                server=of(ServerSettings),
+                database=of(DatabaseSettings),
+                security=of(SecuritySettings),
+                model=of(ModelSettings),
+                embedding=of(EmbeddingSettings),
+                chat=of(ChatSettings),
+                ingest=of(IngestSettings),
+                connectors=of(ConnectorSettings),
+                retrieval=of(RetrievalSettings),
+                messengers=of(MessengerSettings),
+                attachments=of(AttachmentSettings),
             )
         except ValidationError as error:
             raise StartupRefused(_in_words(error)) from error

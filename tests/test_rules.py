@@ -152,7 +152,7 @@ OF_THE_APP: tuple[Rule, ...] = (
     sessions_of_endpoints,
 )
 RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
-    *((rule, ("app",)) for rule in OF_THE_APP),
+    *((rule, ("app", "freshet")) for rule in OF_THE_APP),
     (one_way_migrations, ("alembic",)),
     (mocks, ("tests",)),
     (sleeps, ("tests",)),

@@ -66,6 +66,11 @@ class AssistantService:
         async with self._sessions.read() as session:
             return await usable_in(session, identifier, viewer)
 
+    async def default(self) -> str:
+        """Of those that are for everybody, the one that was made first. Raises `InvalidInput` if there is none."""
+        async with self._sessions.read() as session:
+            return await default_in(session)
+
     async def page(self, viewer: Viewer, *, after: str | None, limit: int) -> list[AssistantView]:
         """In the order of slugs, those that follow `after`."""
         async with self._sessions.begin() as session:
@@ -126,6 +131,14 @@ async def usable_in(session: AsyncSession, identifier: str, viewer: Viewer) -> A
             viewer.refusal or "This assistant needs a user: send an access token or an API key as a bearer."
         )
     return assistant
+
+
+async def default_in(session: AsyncSession) -> str:
+    """`AssistantService.default` within a transaction."""
+    assistant_id = await assistants.oldest_public(session)
+    if assistant_id is None:
+        raise InvalidInput("No assistant is for everybody: name one as assistant_id.")
+    return str(assistant_id)
 
 
 def _is_admin(viewer: Viewer) -> bool:

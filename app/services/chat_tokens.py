@@ -6,12 +6,12 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import assistants, chat_tokens, conversations, processes, sessions
+from app.db import chat_tokens, conversations, processes, sessions
 from app.db.chat_tokens import NewToken
 from app.db.engine import Sessions
 from app.errors import InvalidInput, Unauthenticated
 from app.services import tokens
-from app.services.assistants import usable_in
+from app.services.assistants import default_in, usable_in
 from app.services.session_ids import checked_session_id
 from app.services.viewer import ANONYMOUS, Account, Viewer
 
@@ -46,7 +46,7 @@ class ChatTokenService:
         session_id = checked_session_id(session_id, viewer)
         secret = tokens.new_secret()
         async with self._database.begin() as session:
-            found = await usable_in(session, assistant or await _default(session), viewer)
+            found = await usable_in(session, assistant or await default_in(session), viewer)
             opened = await sessions.open_session(
                 session, session_id, user_id=viewer.user_id, assistant_id=found.id
             )
@@ -76,13 +76,6 @@ class ChatTokenService:
             token_id = await chat_tokens.remove(session, tokens.digest(token))
             if token_id is not None:
                 await processes.tell(session, "revoked", [token_id])
-
-
-async def _default(session: AsyncSession) -> str:
-    assistant_id = await assistants.oldest_public(session)
-    if assistant_id is None:
-        raise InvalidInput("No assistant is for everybody: name one as assistant_id.")
-    return str(assistant_id)
 
 
 async def _holder(session: AsyncSession, token_hash: bytes) -> Holder:
