@@ -21,6 +21,9 @@ _ORIGIN = re.compile(r"https?://[^\s/?#@*]+")
 
 _HTTP_URL = re.compile(r"https?://[^\s/]+")
 
+# A channel is there with all of its settings, or with none.
+_NEEDED_TOGETHER = (("TELEGRAM_ASSISTANT", "TELEGRAM_BOT_TOKEN"),)
+
 _PositiveInt = Annotated[int, Field(gt=0)]
 _Price = Annotated[float, Field(ge=0)] | None
 _PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -187,6 +190,11 @@ class MessengerSettings(_Group):
     messenger_user: str | None = None
     callback_assistant: str | None = None
     callback_secret: SecretStr | None = None
+    messenger_edit_every_s: _PositiveSeconds = 1.0
+    telegram_assistant: str | None = None
+    telegram_bot_token: SecretStr | None = None
+    telegram_webhook_url: str | None = None
+    telegram_api_url: str = "https://api.telegram.org"
 
 
 _G = TypeVar("_G", bound=_Group)
@@ -265,6 +273,7 @@ class Settings:
                 "QUERY_REWRITE is model, but no language model is configured: set OPENAI_API_KEY or OPENAI_BASE_URL, or leave it at auto."
             )
         self._refuse_a_reranker_that_cannot_be()
+        self._refuse_channels_that_cannot_be()
         if self.model.uses_openai is False and not self.embedding.is_built_in:
             raise StartupRefused(
                 f"EMBEDDING_MODEL is {self.embedding.embedding_model!r}, but there is no server to ask for it: "
@@ -287,6 +296,18 @@ class Settings:
                 f"RERANK_KIND is maxsim, which reads with the built-in embedder, but EMBEDDING_MODEL is "
                 f"{self.embedding.embedding_model!r}: leave it at {BUILT_IN_EMBEDDER}, or leave RERANK_KIND out."
             )
+
+    def _refuse_channels_that_cannot_be(self) -> None:
+        for needed in _NEEDED_TOGETHER:
+            given = [name for name in needed if getattr(self.messengers, name.lower()) is not None]
+            if given and len(given) < len(needed):
+                raise StartupRefused(
+                    f"{given[0]} is set, but not {' and '.join(n for n in needed if n not in given)}."
+                )
+        for name in ("telegram_webhook_url", "telegram_api_url"):
+            url = getattr(self.messengers, name)
+            if url is not None and not _HTTP_URL.match(url):
+                raise StartupRefused(f"{name.upper()} is {url!r}: write the whole address, from https:// on.")
 
 
 def groups() -> tuple[type[BaseSettings], ...]:

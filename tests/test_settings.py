@@ -123,6 +123,15 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch):
         ({"CORS_ORIGINS": "chat.example.com"}, ["chat.example.com", "scheme"]),
         ({"CORS_ORIGINS": "https://a.example.com/chat"}, ["/chat", "no origin"]),
         ({"CORS_ORIGINS": "https://"}, ["no origin"]),
+        ({"TELEGRAM_BOT_TOKEN": "17:a"}, ["TELEGRAM_BOT_TOKEN is set, but not TELEGRAM_ASSISTANT"]),
+        (
+            {
+                "TELEGRAM_BOT_TOKEN": "17:a",
+                "TELEGRAM_ASSISTANT": "a",
+                "TELEGRAM_WEBHOOK_URL": "bot.example.com",
+            },
+            ["TELEGRAM_WEBHOOK_URL", "whole address"],
+        ),
         ({"CORS_ORIGINS": "https://*.example.com"}, ["no origin"]),
         ({"CORS_ORIGINS": "https://a.example.com?b"}, ["no origin"]),
         ({"CORS_ORIGINS": "https://user@a.example.com"}, ["no origin"]),

@@ -10,13 +10,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
+import aiohttp
+
 from app.cli.database import engine_of, reachable, revision_of
 from app.cli.terminal import Terminal
 from app.db import migrations, server
 from app.db.engine import Sessions
 from app.errors import FreshetError, StartupRefused
+from app.messengers.growing import ChannelRefused, NotNow
+from app.messengers.telegram import BotApi
 from app.resources import open_embedder
-from app.settings import ModelSettings, Settings
+from app.settings import MessengerSettings, ModelSettings, Settings
 
 _OLDEST_POSTGRES, _NEWEST_POSTGRES = 15, 18
 _OLDEST_VECTOR = (0, 8)
@@ -59,6 +63,7 @@ def doctor() -> None:
         except StartupRefused as error:
             findings.bad(error.message)
         _check_model(settings.model, findings)
+        asyncio.run(_check_telegram(settings.messengers, findings))
     if findings.wrong:
         raise _SomethingWrong(f"{findings.wrong} of these would keep Freshet from working.")
 
@@ -172,6 +177,21 @@ def _check_model(settings: ModelSettings, findings: _Findings) -> None:
                 f"{address} answers, but has no model {settings.chat_model}",
                 f"Set CHAT_MODEL. It has {some}.",
             )
+
+
+async def _check_telegram(settings: MessengerSettings, findings: _Findings) -> None:
+    if settings.telegram_bot_token is None:
+        return
+    async with aiohttp.ClientSession() as http:
+        api = BotApi(http, settings.telegram_api_url, settings.telegram_bot_token.get_secret_value())
+        try:
+            bot = await api.call("getMe")
+        except (NotNow, ChannelRefused):
+            findings.bad(
+                "Telegram does not know the bot, or cannot be reached", "Is TELEGRAM_BOT_TOKEN right?"
+            )
+        else:
+            findings.good(f"Telegram knows the bot @{bot['username']}")
 
 
 def _model_names(address: str, settings: ModelSettings) -> set[str]:

@@ -634,3 +634,43 @@ class ConnectorItem(Table):
     is_document: Mapped[bool]
     state: Mapped[dict[str, Any]]
     seen_in: Mapped[UUID]
+
+
+class ChannelMessage(Table):
+    """What was said over a channel whose answers are brought; `key` is what the channel knows it by.
+
+    Whoever answers it puts `due_at` ahead, and again while it is at it; what is due has been left. `posted` are the channel's names
+    of the messages that hold the answer. What has been answered is kept for its key alone, as it may be sent again.
+    """
+
+    __tablename__ = "channel_messages"
+    __table_args__ = (
+        Index(
+            "channel_messages_open_idx",
+            "channel",
+            "conversation",
+            "position",
+            postgresql_where=sql("answered_at IS NULL"),
+        ),
+    )
+
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    conversation: Mapped[str]
+    content: Mapped[dict[str, Any]]
+    posted: Mapped[list[str]] = mapped_column(JSONB, server_default=sql("'[]'::jsonb"))
+    tries: Mapped[int] = mapped_column(server_default=sql("0"))
+    due_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    received_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    answered_at: Mapped[datetime | None] = mapped_column(_TIME, index=True)
+
+
+class ChannelPoller(Table):
+    """The one process that asks a channel for what has been said, until then."""
+
+    __tablename__ = "channel_pollers"
+
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    process_id: Mapped[UUID]
+    until: Mapped[datetime]

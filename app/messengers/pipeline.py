@@ -70,7 +70,7 @@ class AssistantPipeline:
             assistant=self.assistant,
             session_id=self.session_id(ctx_id),
             on_busy="queue",
-            idempotency_key=None if key is None else self._derived("key", key),
+            idempotency_key=None if key is None else self.derived("key", key),
         )
         return await self._resources.chat.begin(asked, await self.viewer())
 
@@ -87,7 +87,7 @@ class AssistantPipeline:
         return (await self._resources.assistants.get(self.assistant, viewer)).first_message
 
     def session_id(self, ctx_id: Hashable) -> str:
-        return self._derived("session", str(ctx_id))
+        return self.derived("session", str(ctx_id))
 
     async def viewer(self) -> Viewer:
         if self._email is None:
@@ -97,7 +97,7 @@ class AssistantPipeline:
             raise Unauthenticated("The user that this channel asks as is no longer active.")
         return Viewer(user)
 
-    def _derived(self, what: str, identifier: str) -> str:
+    def derived(self, what: str, identifier: str) -> str:
         """43 characters that say nothing of what they are derived from."""
         named = f"messenger\0{what}\0{self.channel}\0{identifier}".encode("utf-8", "surrogatepass")
         return base64.urlsafe_b64encode(hmac.digest(self._secret, named, hashlib.sha256)).decode().rstrip("=")

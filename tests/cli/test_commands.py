@@ -17,6 +17,7 @@ from app.errors import InvalidInput, NotFound, Unauthenticated
 from app.services.accounts import AccountService
 from tests.cli.conftest import Freshet
 from tests.ingest.ingest_files import encrypted
+from tests.messengers.bot_api import TOKEN, BotApi
 
 
 def _password(result: Result) -> str:
@@ -284,6 +285,22 @@ async def test_the_doctor_asks_the_model_server_what_it_has(
 
     assert said in result.output
     assert result.exit_code == (0 if "the model is" in said else 1)
+
+
+async def test_the_doctor_asks_telegram_for_the_bot(
+    freshet: Freshet, on_new_database: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TELEGRAM_ASSISTANT", "waters")
+    async with BotApi().serving() as bot:
+        monkeypatch.setenv("TELEGRAM_API_URL", bot.url)
+        for token, code, said in (
+            (TOKEN, 0, "✓ Telegram knows the bot @freshet_bot"),
+            ("18:wrong", 1, "✗ Telegram does not know the bot"),
+        ):
+            monkeypatch.setenv("TELEGRAM_BOT_TOKEN", token)
+            result = await freshet("doctor")
+            assert said in result.output
+            assert result.exit_code == code
 
 
 async def test_the_doctor_finds_a_key_that_others_can_read(

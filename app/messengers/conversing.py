@@ -1,0 +1,46 @@
+"""What a letter asks for, in the words that the channels have in common."""
+
+from app.db.channels import Letter
+from app.errors import FreshetError
+from app.messengers.growing import GrowingAnswer, NotNow
+from app.messengers.message import Document, Message
+from app.messengers.pipeline import AssistantPipeline
+from app.services.runs import Followed
+
+_GREETING = "Ask me a question, and I will look for the answer."
+_ANEW = "This conversation begins anew."
+# What may pass is waited for, but not by somebody who was told nothing for minutes.
+_PATIENT_TRIES = 4
+
+
+async def converse(pipeline: AssistantPipeline, letter: Letter, answer: GrowingAnswer) -> None:
+    """Of its content, `text` is what was said, `command` is `start` or `reset` if it was that, and `has_files` whether there is more
+    to it. Raises `NotNow` and `ChannelRefused`."""
+    try:
+        said = await _said(pipeline, letter)
+    except FreshetError as error:
+        if error.retryable and letter.tries <= _PATIENT_TRIES:
+            raise NotNow from error
+        said = error.message
+    if isinstance(said, str):
+        await answer.show(said)
+    else:
+        await answer.follow(said)
+
+
+async def _said(pipeline: AssistantPipeline, letter: Letter) -> str | Followed:
+    match letter.content.get("command"):
+        case "start":
+            return await pipeline.first_message() or _GREETING
+        case "reset":
+            await pipeline.forget(letter.conversation)
+            return _ANEW
+        case _:
+            return await pipeline.begin(_message(letter), letter.conversation, key=letter.key)
+
+
+def _message(letter: Letter) -> Message:
+    """What came with a file is not asked without it."""
+    if letter.content.get("has_files"):
+        return Message(attachments=[Document(id=letter.key)])
+    return Message(text=letter.content.get("text"))
