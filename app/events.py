@@ -141,12 +141,13 @@ class Citation(Event, frozen=True):
 
 
 class TokenUsage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`estimated` where the model did not say what it counted."""
+    """`estimated` where the model did not say what it counted. `cost` where the price of its tokens is known."""
 
     input_tokens: int
     output_tokens: int
     total_tokens: int
     estimated: bool = False
+    cost: float | None = None
 
     def plus(self, other: "TokenUsage") -> "TokenUsage":
         return TokenUsage(

@@ -33,6 +33,7 @@ from app.api.v1 import (
     search,
     sessions,
     ui,
+    usage,
 )
 from app.api.websocket import conversation, tokens
 from app.messengers.channels import open_channels, paths
@@ -106,6 +107,7 @@ def create_app(
         feedback,
         outcomes,
         attachments,
+        usage,
         sessions,
         assistants,
         documents,

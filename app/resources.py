@@ -42,6 +42,7 @@ from app.services.chat_tokens import ChatTokenService
 from app.services.connectors import ConnectorService
 from app.services.conversations import ConversationService
 from app.services.document_work import DocumentWork
+from app.services.expenses import Prices
 from app.services.feedback import FeedbackService
 from app.services.heartbeat import Heartbeat
 from app.services.ingestion import Retries
@@ -53,6 +54,7 @@ from app.services.responses import ResponseService
 from app.services.rooms import Rooms
 from app.services.runs import RunService
 from app.services.sessions import SessionService
+from app.services.usage import UsageService
 from app.services.vault import Vault
 from app.services.vector_stores import VectorStoreService
 from app.settings import RetrievalSettings, Settings
@@ -101,6 +103,7 @@ class Resources:
     feedback: FeedbackService
     outcomes: OutcomeService
     attachments: AttachmentService
+    usage: UsageService
 
     def drain(self) -> None:
         """Take no new turns, and give those that run the grace period to end. Who follows another process's is sent there."""
@@ -208,6 +211,7 @@ async def open_resources(
             feedback=FeedbackService(database),
             outcomes=OutcomeService(database, model, conversation_tokens=settings.chat.context_tokens),
             attachments=answers.attachments,
+            usage=UsageService(database),
         )
 
 
@@ -238,9 +242,12 @@ async def _answers(
     runner = Runner(limit=settings.max_running_runs, reading=reading, ended=lambda: runs.something_happened())
     runs = RunService(database, runner, mirrors, reading, beat_s=settings.process_heartbeat_s)
     checkpointer = Checkpointer(database, runner, process_id, every_s=settings.checkpoint_s)
-    heartbeat = Heartbeat(database, runner, mirrors, runs, process_id, beat_s=settings.process_heartbeat_s)
     attachments = AttachmentService(database, of_all.attachments)
     remembering = Remembering(database, model, settings)
+    prices = Prices.of(of_all.model, of_all.embedding)
+    heartbeat = Heartbeat(
+        database, runner, mirrors, runs, process_id, prices=prices, beat_s=settings.process_heartbeat_s
+    )
     answering = Answering(
         database,
         model,
@@ -250,6 +257,7 @@ async def _answers(
         attachments,
         remembering,
         settings,
+        prices=prices,
         embedder_name=embedder_name,
     )
     sessions = SessionService(database, runs, readers_open_documents=settings.readers_open_documents)

@@ -3,13 +3,14 @@
 Every field is documented in `docs/operations.md`; a test compares the two.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import StartupRefused
@@ -25,6 +26,7 @@ _HTTP_URL = re.compile(r"https?://[^\s/]+")
 _NEEDED_TOGETHER = (("TELEGRAM_ASSISTANT", "TELEGRAM_BOT_TOKEN"),)
 
 _PositiveInt = Annotated[int, Field(gt=0)]
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Price = Annotated[float, Field(ge=0)] | None
 _PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -81,6 +83,15 @@ class SecuritySettings(_Group):
     login_lock_max_s: _PositiveSeconds = 900.0
 
 
+class ModelPrice(BaseModel):
+    """Of a million tokens that the model reads, and of a million that it writes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: _Amount
+    output: _Amount
+
+
 class ModelSettings(_Group):
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
@@ -90,6 +101,12 @@ class ModelSettings(_Group):
     model_retries: Annotated[int, Field(ge=0, le=10)] = 2
     model_input_price: _Price = None
     model_output_price: _Price = None
+    model_prices: Annotated[dict[str, ModelPrice] | None, NoDecode] = None
+
+    @field_validator("model_prices", mode="before")
+    @classmethod
+    def _from_json(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
 
     @property
     def uses_openai(self) -> bool:

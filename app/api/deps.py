@@ -25,6 +25,7 @@ from app.services.outcomes import OutcomeService
 from app.services.responses import ResponseService
 from app.services.runs import RunService
 from app.services.sessions import SessionService
+from app.services.usage import UsageService
 from app.services.vector_stores import VectorStoreService
 from app.services.viewer import ANONYMOUS, Account, Viewer
 
@@ -104,6 +105,10 @@ async def _feedback(resources: ResourcesDep) -> FeedbackService:
     return resources.feedback
 
 
+async def _usage(resources: ResourcesDep) -> UsageService:
+    return resources.usage
+
+
 Accounts = Annotated[AccountService, Depends(_accounts)]
 Assistants = Annotated[AssistantService, Depends(_assistants)]
 Agents = Annotated[AgentService, Depends(_agents)]
@@ -120,6 +125,7 @@ SessionHistory = Annotated[SessionService, Depends(_sessions)]
 Conversations = Annotated[ConversationService, Depends(_conversations)]
 Responses = Annotated[ResponseService, Depends(_responses)]
 Ratings = Annotated[FeedbackService, Depends(_feedback)]
+UsageReports = Annotated[UsageService, Depends(_usage)]
 
 
 async def _viewer(

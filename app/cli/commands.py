@@ -4,6 +4,7 @@ They are imported when they are wanted: reading the help should not take the sec
 """
 
 import sys
+from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from app.cli.import_commands import import_
 from app.errors import FreshetError
 
 _EXISTING = click.Path(exists=True, path_type=Path)
+_DAY = click.DateTime(formats=["%Y-%m-%d"])
 _WRITTEN = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
@@ -211,6 +213,37 @@ def token(email: str) -> None:
     from app.cli import accounts
 
     accounts.token(email)
+
+
+@main.command()
+@click.option(
+    "--from", "since", type=_DAY, metavar="DAY", help="Such as 2026-11-26.  [default: 30 days to the last]"
+)
+@click.option("--to", "until", type=_DAY, metavar="DAY", help="The last day.  [default: today]")
+@click.option(
+    "--by",
+    type=click.Choice(["day", "assistant", "user", "session", "model"]),
+    default="day",
+    show_default=True,
+)
+@click.option("--assistant", metavar="NAME", help="Slug or id of one that alone is meant.")
+@click.option("--as", "email", metavar="EMAIL", help="The user who alone is meant.")
+def usage(
+    since: datetime | None, until: datetime | None, by: Any, assistant: str | None, email: str | None
+) -> None:
+    """Tell what answers have taken: tokens read, written and embedded, and what they cost.
+
+    Days are those of UTC. The cost is that of the prices in MODEL_PRICES when the answer ended.
+    """
+    from app.cli import usage as module
+
+    module.usage(
+        since.date() if since is not None else None,
+        until.date() if until is not None else None,
+        by=by,
+        assistant=assistant,
+        email=email,
+    )
 
 
 @main.command()

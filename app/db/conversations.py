@@ -65,13 +65,16 @@ NEWEST_SHOWN = """(
     WHERE m.session_id = :session_id AND m.is_shown AND m.position > s.forgotten_up_to ORDER BY m.position DESC LIMIT 1
 )"""
 _ADD_RUN = """
-    INSERT INTO runs (id, session_id, assistant_id, user_message_id, message_id, process_id, language, status,
+    INSERT INTO runs (id, session_id, assistant_id, user_id, user_message_id, message_id, process_id, language, status,
         idempotency_scope, idempotency_key, request_sha256, request)
-    VALUES (:run_id, :session_id, :assistant_id, :question_id, :answer_id, :process_id, :language, :status,
+    VALUES (:run_id, :session_id, :assistant_id, :user_id, :question_id, :answer_id, :process_id, :language, :status,
         :idempotency_scope, :idempotency_key, :request_sha256, :request)
 """
 _OF_RUN = (
-    *(_bound(name, Uuid) for name in ("run_id", "process_id", "assistant_id", "question_id", "answer_id")),
+    *(
+        _bound(name, Uuid)
+        for name in ("run_id", "process_id", "assistant_id", "user_id", "question_id", "answer_id")
+    ),
     *(
         _bound(name, Text)
         for name in ("session_id", "language", "status", "idempotency_scope", "idempotency_key")
@@ -113,7 +116,7 @@ class KeyTaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """`status` is `running` or `queued`; `request` is what is told of the request by who tells it again."""
+    """`status` is `running` or `queued`; `user_id` is who asks, whosever the session is. `request` is what is told of the request by who tells it again."""
 
     id: UUID
     process_id: UUID
@@ -123,6 +126,7 @@ class NewRun:
     answer_id: UUID
     language: str | None
     status: str
+    user_id: UUID | None = None
     idempotency_key: IdempotencyKey | None = None
     request: dict[str, Any] | None = None
 
@@ -173,6 +177,7 @@ def _values(run: NewRun) -> dict[str, Any]:
         "process_id": run.process_id,
         "session_id": run.session_id,
         "assistant_id": run.assistant_id,
+        "user_id": run.user_id,
         "question_id": run.question_id,
         "answer_id": run.answer_id,
         "language": run.language,

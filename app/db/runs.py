@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -27,9 +27,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import tables
+from app.db import tables, usage
 from app.db.sessions import visible_to
 from app.db.tables import OPEN, columns_of
+from app.db.usage import Expense
 
 _runs = columns_of(tables.Run)
 _messages = columns_of(tables.Message)
@@ -188,25 +189,29 @@ class AnswerEnd:
     citations: Sequence[dict[str, Any]] = ()
     steps: Sequence[dict[str, Any]] = ()
     usage: dict[str, Any] | None = None
+    expense: Expense = field(default_factory=Expense)
     was_abandoned: bool = False
 
 
 _END = _statement(
     f"""
-    WITH ended AS (
+    WITH run AS (
         UPDATE runs SET status = :status, error_code = :error_code, ended_at = now(), last_seq = :last_seq, log = :log,
             was_abandoned = :was_abandoned
-        WHERE id = :run_id AND {OPEN} RETURNING id, message_id
+        WHERE id = :run_id AND {OPEN} RETURNING id, message_id, session_id, user_id, assistant_id
     ), unneeded AS (
-        DELETE FROM run_lines USING ended WHERE run_lines.run_id = ended.id
+        DELETE FROM run_lines USING run WHERE run_lines.run_id = run.id
+    ), noted AS (
+        {usage.ADD}
     )
     UPDATE messages SET status = :status, text = :answer, finish_reason = :finish_reason, error_code = :error_code,
         sources = :sources, citations = :citations, steps = :steps, usage = :usage
-    FROM ended WHERE messages.id = ended.message_id RETURNING messages.id
+    FROM run WHERE messages.id = run.message_id RETURNING messages.id
     """,
     run_id=_UUID,
     **dict.fromkeys(("status", "answer", "finish_reason", "error_code"), Text()),
     **dict.fromkeys(("sources", "citations", "steps", "usage"), JSONB(none_as_null=True)),
+    **usage.EXPENSE_TYPES,
     last_seq=Integer(),
     log=LargeBinary(),
     was_abandoned=Boolean(),
@@ -228,6 +233,7 @@ async def end(session: AsyncSession, run_id: UUID, end: AnswerEnd) -> bool:
         "last_seq": end.last_seq,
         "log": end.log,
         "was_abandoned": end.was_abandoned,
+        **asdict(end.expense),
     }
     return (await session.execute(_END, values)).first() is not None
 

@@ -522,6 +522,7 @@ class Run(Table):
     assistant_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("assistants.id", ondelete="SET NULL"), index=True
     )
+    user_id: Mapped[UUID | None]
     user_message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), index=True)
     message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), unique=True)
     process_id: Mapped[UUID]
@@ -538,6 +539,28 @@ class Run(Table):
     started_at: Mapped[datetime] = _created()
     ended_at: Mapped[datetime | None]
     request: Mapped[dict[str, Any] | None]
+
+
+class Usage(Table):
+    """What an answer has taken, whatever its end; it outlives the run. `cost` is at the prices of the day, null where there were none."""
+
+    __tablename__ = "usage"
+    __table_args__ = (Index("usage_user_id_ended_at_idx", "user_id", "ended_at"),)
+
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
+    session_id: Mapped[str | None] = mapped_column(ForeignKey("sessions.id", ondelete="SET NULL"), index=True)
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    assistant_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("assistants.id", ondelete="SET NULL"), index=True
+    )
+    model: Mapped[str | None]
+    status: Mapped[str]
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    embedding_tokens: Mapped[int] = mapped_column(BigInteger)
+    is_estimated: Mapped[bool]
+    cost: Mapped[float | None]
+    ended_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now(), index=True)
 
 
 class RunLines(Table):

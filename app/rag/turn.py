@@ -23,7 +23,7 @@ class Turn:
 
     `attachments` are the documents that it waits for; `has_attachments`: its session has some, within the assistant's reach.
 
-    `is_queued`: it waits for its session's other answers first. `signed_in`: a user asks. `is_again`: it has had an answer.
+    `user_id` is who asks. `is_queued`: it waits for its session's other answers first. `is_again`: it has had an answer.
     `is_kept`: else it is erased with its end.
     """
 
@@ -36,8 +36,8 @@ class Turn:
     language: str | None
     given_history: tuple[ChatMessage, ...] | None
     session_is_new: bool
+    user_id: UUID | None = None
     is_queued: bool = False
-    signed_in: bool = False
     is_again: bool = False
     is_kept: bool = True
     instructions: str = ""
@@ -45,6 +45,10 @@ class Turn:
     attachments: tuple[UUID, ...] = ()
     has_attachments: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def signed_in(self) -> bool:
+        return self.user_id is not None
 
 
 class Knowledge(Protocol):

@@ -10,8 +10,10 @@ import anyio
 import msgspec
 
 from app.db import runs, sessions
+from app.db import usage as expenses
 from app.db.engine import Sessions
 from app.db.runs import AnswerEnd
+from app.db.usage import Expense
 from app.errors import AnswerNotStored, DatabaseUnavailable, FreshetError, Interrupted, SessionErased
 from app.events import Done, Event, Status, TokenUsage, failure
 from app.llm.protocols import ChatModel
@@ -27,6 +29,7 @@ from app.runs.runner import Run
 from app.services.answer_cache import AnswerCacheService
 from app.services.attachments import AttachmentService
 from app.services.draft import Draft
+from app.services.expenses import Prices, embedded_in, priced
 from app.services.remembering import Remembering
 from app.services.runs import RunService
 from app.settings import ChatSettings
@@ -61,6 +64,7 @@ class Answering:
         remembering: Remembering,
         settings: ChatSettings,
         *,
+        prices: Prices,
         embedder_name: str,
     ) -> None:
         self._database = database
@@ -68,6 +72,7 @@ class Answering:
         self._runs = runs_of_all
         self._checkpointer = checkpointer
         self._remembering = remembering
+        self._prices = prices
         self._store_retry_s = settings.store_retry_s
         self._parts = Parts(
             model=model,
@@ -124,15 +129,18 @@ class Answering:
             logger.exception("run %s failed", run.id)
             error = FreshetError("The answer failed for a reason of our own. It has been noted.")
         finally:
-            outcome = _outcome(turn, run, answered, error, spent)
+            usage = answered.usage if answered is not None else spent.usage()
+            model = turn.assistant.model or self._parts.model.name
+            expense = self._prices.expense(model, usage, embedded_in(draft, turn.question))
+            outcome = _outcome(turn, run, answered, error, priced(usage, expense))
             # Shielded: when the process is stopped in earnest, every await here is cancelled.
             with anyio.CancelScope(shield=True):
-                await self._finish(run, draft, whole, outcome, is_kept=turn.is_kept)
+                await self._finish(turn, run, draft, whole, outcome, expense)
         if answered is not None and remembered:
             self._remembering.turn_ended(turn, remembered[0], "".join(draft.texts))
 
     async def _finish(
-        self, run: Run, draft: Draft, whole: OpenStep, outcome: _Outcome, *, is_kept: bool
+        self, turn: Turn, run: Run, draft: Draft, whole: OpenStep, outcome: _Outcome, expense: Expense
     ) -> None:
         last: list[Event] = [*draft.closings("failed" if outcome.status == "failed" else "completed")]
         for closing in last:
@@ -148,13 +156,14 @@ class Answering:
             finish_reason=outcome.finish_reason,
             error_code=outcome.error_code,
             usage=msgspec.to_builtins(outcome.usage),
+            expense=expense,
         )
         await self._checkpointer.withdraw(run)
         try:
-            if await self._store(run, end, is_kept=is_kept):
+            if await self._store(run, end, is_kept=turn.is_kept):
                 run.log.extend(lines, closed=True)
             else:
-                await self._settle(run)
+                await self._settle(turn, run, end)
         except AnswerNotStored as error:
             if outcome.status != "failed":
                 # Else its readers are told why it failed: that this could not be stored is nothing that they could act on.
@@ -184,11 +193,20 @@ class Answering:
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, 2.0)
 
-    async def _settle(self, run: Run) -> None:
+    async def _settle(self, turn: Turn, run: Run, end: AnswerEnd) -> None:
         """What has been stored of it counts, whoever did it. Raises `AnswerNotStored` if that cannot be read."""
         try:
-            async with self._database.read() as session:
+            async with self._database.begin() as session:
                 stored = await runs.packed_log(session, run.id)
+                if stored is None:
+                    await expenses.add_of_erased(
+                        session,
+                        run.id,
+                        end.expense,
+                        user_id=turn.user_id,
+                        assistant_id=turn.assistant.id,
+                        status=end.status,
+                    )
         except DatabaseUnavailable as error:
             raise AnswerNotStored("The answer was ended by another process.") from error
         if stored is None:
@@ -203,14 +221,16 @@ def _rewriting_mode(settings: ChatSettings, *, can_write: bool) -> Mode:
     return settings.query_rewrite
 
 
-def _outcome(turn: Turn, run: Run, answered: Answered | None, error: FreshetError, spent: Spent) -> _Outcome:
+def _outcome(
+    turn: Turn, run: Run, answered: Answered | None, error: FreshetError, usage: TokenUsage | None
+) -> _Outcome:
     if answered is not None:
-        status, reason, usage = "completed", answered.finish_reason, answered.usage
+        status, reason = "completed", answered.finish_reason
     elif run.ending in ("stopped", "unread"):
         status, reason = "stopped", run.ending
-        usage = spent.usage() or TokenUsage(input_tokens=0, output_tokens=0, total_tokens=0)
     else:
-        return _Outcome("failed", failure(error), spent.usage(), error_code=error.code)
+        return _Outcome("failed", failure(error), usage, error_code=error.code)
+    usage = usage or TokenUsage(input_tokens=0, output_tokens=0, total_tokens=0)
     done = Done(status=status, message_id=str(turn.answer_id), finish_reason=reason, usage=usage)
     return _Outcome(status, done, usage, finish_reason=reason)
 

@@ -201,7 +201,7 @@ class ChatService:
                 await conversations.add_opening(session, session_id, opening)
             stopped = await self._make_room(session, session_id, asked.on_busy) if opened.is_busy else None
             run = self._new_run(session_id, assistant, asked.language, key, is_queued=stopped is not None)
-            run = replace(run, request=asked.request)
+            run = replace(run, user_id=viewer.user_id, request=asked.request)
             if asked.follows is not None:
                 await _put_aside_behind(session, session_id, asked.follows)
             await items.add(session, session_id, [_item(message) for message in asked.earlier])
@@ -221,7 +221,6 @@ class ChatService:
             attachments=attached,
             has_attachments=has_attachments,
             session_is_new=not opened.has_messages and not asked.earlier,
-            signed_in=viewer.account is not None,
             is_kept=asked.is_kept,
         )
         return _Accepted(turn, stopped or ())
@@ -245,6 +244,7 @@ class ChatService:
             run = self._new_run(
                 session_id, assistant, asked.language or language, key, is_queued=stopped is not None
             )
+            run = replace(run, user_id=viewer.user_id)
             await conversations.show_branch(session, session_id, question.id)
             if asked.message is None:
                 run = replace(run, question_id=question.id)
@@ -259,7 +259,6 @@ class ChatService:
             asked.message or question.text,
             None,
             session_is_new=False,
-            signed_in=viewer.account is not None,
             is_again=True,
         )
         return _Accepted(turn, stopped or ())
@@ -312,7 +311,6 @@ def _turn(
     attachments: tuple[UUID, ...] = (),
     has_attachments: bool = False,
     session_is_new: bool,
-    signed_in: bool,
     is_again: bool = False,
     is_kept: bool = True,
 ) -> Turn:
@@ -332,7 +330,7 @@ def _turn(
         has_attachments=has_attachments,
         session_is_new=session_is_new,
         is_queued=run.status == "queued",
-        signed_in=signed_in,
+        user_id=run.user_id,
         is_again=is_again,
         is_kept=is_kept,
     )

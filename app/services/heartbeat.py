@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+import msgspec
+
 from app.db import processes, runs
 from app.db.engine import Sessions
 from app.db.runs import Abandoned, AnswerEnd
@@ -14,6 +16,7 @@ from app.events import PROTOCOL_VERSION, Start, failure
 from app.runs.mirrors import Mirrors
 from app.runs.runner import Runner
 from app.services.draft import Draft
+from app.services.expenses import Prices, of_interrupted
 from app.services.runs import RunService
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,7 @@ class Heartbeat:
         runs_of_all: RunService,
         process_id: UUID,
         *,
+        prices: Prices,
         beat_s: float,
     ) -> None:
         self._database = database
@@ -39,6 +43,7 @@ class Heartbeat:
         self._mirrors = mirrors
         self._runs = runs_of_all
         self._process_id = process_id
+        self._prices = prices
         self._beat_s = beat_s
         self._silence = timedelta(seconds=_MISSED_BEATS * beat_s)
 
@@ -97,14 +102,16 @@ class Heartbeat:
                     return
                 lines = await runs.lines_of(session, [one.run_id for one in left])
                 for one in left:
-                    await runs.end(session, one.run_id, await _interrupted(one, lines[one.run_id]))
+                    await runs.end(
+                        session, one.run_id, await _interrupted(one, lines[one.run_id], self._prices)
+                    )
                 await processes.tell(session, "ended", list({one.process_id for one in left}))
             logger.warning(
                 "%d answers that nobody was making any more have been ended as interrupted", len(left)
             )
 
 
-async def _interrupted(run: Abandoned, lines: Sequence[bytes]) -> AnswerEnd:
+async def _interrupted(run: Abandoned, lines: Sequence[bytes], prices: Prices) -> AnswerEnd:
     if not lines:
         start = Start(
             run_id=str(run.run_id),
@@ -115,9 +122,10 @@ async def _interrupted(run: Abandoned, lines: Sequence[bytes]) -> AnswerEnd:
         )
         lines = start.lines(1)
     draft = Draft.of_lines(lines)
+    expense = of_interrupted(prices, msgspec.json.decode(lines[0]), draft)
     for step in draft.steps.values():
         if step["status"] == "running":
             step["status"] = "failed"
     error = Interrupted()
     log = [*lines, *failure(error).lines(len(lines) + 1)]
-    return await draft.end("failed", log=log, error_code=error.code, was_abandoned=True)
+    return await draft.end("failed", log=log, error_code=error.code, expense=expense, was_abandoned=True)

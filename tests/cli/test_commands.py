@@ -329,3 +329,14 @@ def test_each_command_says_what_it_is_for(command: list[str]) -> None:
 
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+async def test_what_answers_have_taken_is_a_table(freshet: Freshet, on_database: None) -> None:
+    await freshet("user", "add", "ada@example.com")
+
+    nothing = await freshet("usage", "--by", "user", "--as", "ada@example.com", "--from", "2026-11-01")
+    unknown = await freshet("usage", "--assistant", "nobody")
+
+    assert nothing.exit_code == 0, nothing.output
+    assert re.search(r"^all( +0){4} *$", nothing.output, re.MULTILINE)
+    assert (unknown.exit_code, "no assistant nobody" in unknown.output) == (1, True)

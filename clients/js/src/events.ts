@@ -128,12 +128,13 @@ export interface TokenEvent {
   text?: string;
 }
 
-/** `estimated` where the model did not say what it counted. */
+/** `estimated` where the model did not say what it counted. `cost` where the price of its tokens is known. */
 export interface TokenUsage {
   input_tokens: number;
   output_tokens: number;
   total_tokens: number;
   estimated?: boolean;
+  cost?: number | null;
 }
 
 /** One event of a streamed answer: a line of NDJSON, or the data of a server-sent event. docs/protocol.md says in which order they come. Within protocol 1 types and fields are only added: ignore those that you do not know. */

@@ -33,12 +33,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """`estimated` where the model did not say what it counted."""
+    """`estimated` where the model did not say what it counted. `cost` where the price of its tokens is known."""
 
     input_tokens: int
     output_tokens: int
     total_tokens: int
     estimated: bool = False
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
