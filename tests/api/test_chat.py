@@ -242,12 +242,13 @@ async def test_what_deep_chat_sends_is_read(client: httpx.AsyncClient, public: s
         {"role": "ai", "text": "Two"},
         {"role": "user", "text": "Three"},
     ]
-    await lines_of(client, messages=messages, assistant_id=public)
-    assert [(m.role, m.content) for m in model.prompts[-1].messages] == [
-        ("user", "One"),
-        ("assistant", "Two"),
-        ("user", "Three"),
-    ]
+    session_id = str(uuid4())
+    await lines_of(client, messages=messages, assistant_id=public, session_id=session_id)
+    said = [("user", "One"), ("assistant", "Two"), ("user", "Three")]
+    assert [(m.role, m.content) for m in model.prompts[-1].messages] == said
+    alone = [{"role": "user", "text": "What is the capital of Austria?"}]
+    await lines_of(client, messages=alone, assistant_id=public, session_id=session_id)
+    assert model.prompts[-1].messages[0].content == "Three"
 
 
 async def test_a_reader_that_leaves_does_not_end_the_answer(

@@ -1,3 +1,3 @@
-from tests.doors.npm import npm
+from tests.doors.npm import chromium, npm
 
-__all__ = ["npm"]
+__all__ = ["chromium", "npm"]

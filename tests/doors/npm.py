@@ -5,14 +5,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from shutil import copy
+from shutil import copy, which
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
 import pytest
 
-from tests.node import NODE, install
+from tests.node import NODE, absent, install
 
 _PROJECT = Path(__file__).parent / "js"
 _CACHE = Path(__file__).parents[2] / ".cache" / "doors"
@@ -57,3 +57,12 @@ def npm() -> Npm:
             with suppress(OSError):
                 made.rename(installed)
     return Npm(installed / "scripts")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Its programme, under one of the names that it goes by."""
+    found = next(filter(None, map(which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        absent("There is no Chromium. On Debian and Ubuntu: apt install chromium")
+    return found

@@ -9,46 +9,26 @@ import msgspec
 import pytest
 
 from app.api.ui_stream import UIMessageStream
-from app.errors import ModelIncomplete
-from app.llm.protocols import Prompt
 from app.runs.log import Lines
 from app.services.accounts import AccountService
 from tests.conftest import RunningServer
 from tests.doors.npm import Npm
-from tests.scripted_model import Act, ScriptedModel, says
+from tests.doors.waters import WATERS, ingest_waters, script
+from tests.scripted_model import ScriptedModel
 
-WATERS = b"# Waters\n\nThe Danube flows into the Black Sea.\n\nLake Constance lies in three countries.\n"
 UI = "/api/v1/chat/ui"
 
 
 @pytest.fixture
 async def assistant(server: RunningServer) -> str:
-    await server.resources.knowledge.ingest_now("waters", "waters.md", WATERS)
-    made = await server.resources.assistants.create(
-        name="Waters", slug="waters", collections=["waters"], similarity_cutoff=0
-    )
+    slug = await ingest_waters(server)
     await server.resources.assistants.create(name="Private", slug="private", user_authentication=True)
-    return made.slug
+    return slug
 
 
 async def key_of(accounts: AccountService, name: str) -> str:
     user = await accounts.create_user(f"{name}@example.com", "a password of the tests", "user")
     return (await accounts.create_api_key(user.id, "tests"))[1]
-
-
-def script(prompt: Prompt, gate: anyio.Event) -> list[Act]:
-    match prompt.question:
-        case "Where does the Danube flow?":
-            return says("It 🐟 flows into", " the Black Sea [1].")
-        case "Slowly":
-            return [["The "], gate, *says("Danube")]
-        case "Go on":
-            gate.set()
-            return says("Yes")
-        case "Fail":
-            return [["The "], ModelIncomplete("It broke off.")]
-        case question:
-            return says("You said: ", question)
 
 
 def parts(message: dict[str, Any], kind: str) -> list[dict[str, Any]]:

@@ -115,6 +115,9 @@ class Question(BaseModel):
             raise ValueError(
                 "messages must be a list of {role, text}, the last of which is the question"
             ) from error
+        if not earlier:
+            # The component sends its newest message alone: what was said before is in the session, if it names one.
+            return {**body, "message": last.text}
         history = [{"role": message.role, "content": message.text} for message in earlier]
         return {**body, "message": last.text, "history": history}
 
