@@ -19,9 +19,12 @@ help:  ## This list
 run: .venv/runtime.lock $(BIN)/freshet  ## Start Freshet: http://127.0.0.1:8000, or HOST=… PORT=… FRESHET_DATA_DIR=…
 	@exec $(BIN)/freshet run
 
+# All of them as one process a core, each with a PostgreSQL of its own; a part of them as one, which begins sooner.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: test
 test: .venv/dev.lock $(BIN)/freshet  ## The tests, on a PostgreSQL that they start themselves; ARGS=… goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),$(SIDE_BY_SIDE))
 
 CHECKS := ruff-format ruff-check codespell lint-imports flake8-async deptry pyright
 

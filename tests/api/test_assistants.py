@@ -1,5 +1,4 @@
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -98,7 +97,7 @@ async def test_a_change_is_of_what_is_sent_alone(admin_client: httpx.AsyncClient
         {"name": "a" * 201},
         {"name": "a\x00"},
         {"slug": "Docs!"},
-        {"slug": str(uuid4())},
+        {"slug": "8c7d0a52-5f0b-4f6e-9f43-1f6a2d8a3b90"},
         {"description": "a" * 2_001},
         {"language": "english please"},
         {"top_k": 51},
@@ -178,7 +177,9 @@ async def test_a_deleted_assistant_is_gone(admin_client: httpx.AsyncClient):
     assert (await admin_client.delete("/api/v1/assistants/docs")).status_code == 404
 
 
-@pytest.mark.parametrize("identifier", ["nobody", "%00", "%ff", "no%20slug", str(uuid4()), "a" * 101])
+@pytest.mark.parametrize(
+    "identifier", ["nobody", "%00", "%ff", "no%20slug", "8c7d0a52-5f0b-4f6e-9f43-1f6a2d8a3b90", "a" * 101]
+)
 async def test_a_malformed_or_unknown_assistant_is_refused_politely(
     client: httpx.AsyncClient, identifier: str
 ):

@@ -431,7 +431,14 @@ async def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(
 
 
 @pytest.mark.parametrize(
-    "assistant", ["nobody", str(uuid4()), "No such slug!", "../etc/passwd", "'; DROP TABLE users; --"]
+    "assistant",
+    [
+        "nobody",
+        "8c7d0a52-5f0b-4f6e-9f43-1f6a2d8a3b90",
+        "No such slug!",
+        "../etc/passwd",
+        "'; DROP TABLE users; --",
+    ],
 )
 async def test_an_assistant_that_is_not_there_is_not_found(client: httpx.AsyncClient, assistant: str):
     response = await client.post(STREAM, json={"message": "Go", "assistant_id": assistant})

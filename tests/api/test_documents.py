@@ -254,7 +254,9 @@ async def test_a_collection_is_made_read_changed_and_deleted(admin_client: httpx
     assert (await admin_client.delete("/api/v1/collections/Laws")).status_code == 404
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "a\x00", "a" * 101, str(uuid4()), " a"])
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "a\x00", "a" * 101, "8c7d0a52-5f0b-4f6e-9f43-1f6a2d8a3b90", " a"]
+)
 async def test_a_collection_that_cannot_be_addressed_is_refused(admin_client: httpx.AsyncClient, name: str):
     response = await admin_client.post("/api/v1/collections", json={"name": name})
 

@@ -86,7 +86,7 @@ def test_a_set_that_cannot_be_read_is_refused_with_the_place(
         evaluation.read(make_set(**files))
 
 
-@pytest.mark.parametrize("content", [b"\x1f\x8b broken", gzip.compress(b'{"_id": "\xff"}')])
+@pytest.mark.parametrize("content", [b"\x1f\x8b broken", gzip.compress(b'{"_id": "\xff"}', mtime=0)])
 def test_a_file_that_is_damaged_is_refused_by_name(make_set: MakeSet, content: bytes):
     directory = make_set(corpus=None)
     (directory / "corpus.jsonl.gz").write_bytes(content)

@@ -47,7 +47,8 @@ async def test_a_turn_finds_an_assistant_by_its_slug_and_by_its_id(
 
 
 @pytest.mark.parametrize(
-    "identifier", ["docs-2", str(uuid4()), "", "no slug", "\x00", "\ud800", "a" * 65, "DOCS"]
+    "identifier",
+    ["docs-2", "8c7d0a52-5f0b-4f6e-9f43-1f6a2d8a3b90", "", "no slug", "\x00", "\ud800", "a" * 65, "DOCS"],
 )
 async def test_a_turn_finds_no_assistant_by_anything_else(
     assistants: AssistantService, sessions: Sessions, identifier: str
@@ -109,7 +110,19 @@ async def test_assistants_of_one_name_made_at_once_get_slugs_of_their_own(assist
     assert sorted(slugs) == [f"{'a' * 60}-{number}" for number in range(2, 6)] + ["a" * 64]
 
 
-@pytest.mark.parametrize("slug", ["", "A", "a b", "é", "a" * 65, "a\n", str(uuid4()), uuid4().hex])
+@pytest.mark.parametrize(
+    "slug",
+    [
+        "",
+        "A",
+        "a b",
+        "é",
+        "a" * 65,
+        "a\n",
+        "8c7d0a52-5f0b-4f6e-9f43-1f6a2d8a3b90",
+        "8c7d0a525f0b4f6e9f431f6a2d8a3b90",
+    ],
+)
 async def test_a_slug_that_is_malformed_or_reads_as_an_id_is_refused(assistants: AssistantService, slug: str):
     made = await assistants.create(name="Docs")
 
@@ -163,7 +176,7 @@ async def test_collections_are_replaced_as_a_whole(assistants: AssistantService,
     assert (await assistants.change("docs", collections=[])).collections == ()
 
 
-@pytest.mark.parametrize("unknown", ["nowhere", str(uuid4())])
+@pytest.mark.parametrize("unknown", ["nowhere", "8c7d0a52-5f0b-4f6e-9f43-1f6a2d8a3b90"])
 async def test_an_unknown_collection_is_named_in_the_refusal(assistants: AssistantService, unknown: str):
     await assistants.create(name="Docs")
 
