@@ -140,6 +140,16 @@ class Citation(Event, frozen=True):
     page_label: str | None = None
 
 
+class Conversation(Event, frozen=True):
+    """Behind the answer of an assistant with a goal: whether the conversation has reached it, and whether it has ended."""
+
+    type_name = "conversation"
+
+    goal_reached: bool
+    ended: bool
+    reason: str
+
+
 class TokenUsage(msgspec.Struct, frozen=True, omit_defaults=True):
     """`estimated` where the model did not say what it counted. `cost` where the price of its tokens is known."""
 

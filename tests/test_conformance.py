@@ -56,6 +56,7 @@ CITATION = {
     "document_start": 21,
     "document_end": 35,
 }
+CONVERSATION = {"type": "conversation", "goal_reached": False, "ended": False, "reason": "Not yet."}
 
 
 def renumbered(events: Events) -> Events:
@@ -292,6 +293,10 @@ BROKEN: dict[str, tuple[Spoil, list[str]]] = {
         put(SUMMARY, {**CITATION, "end": 23}),
         ["line 13: the citation is from 4 to 23, expected a span within 0 to 22"],
     ),
+    "a conversation that is judged before its end": (
+        put(TOKEN, CONVERSATION),
+        [f"line {line}: a token follows conversation, expected it behind the last one" for line in (10, 12)],
+    ),
     "a citation of nothing": (
         put(SUMMARY, {**CITATION, "end": 4}),
         ["line 13: the citation is from 4 to 4, expected a span within 0 to 22"],
@@ -340,11 +345,12 @@ def test_a_stopped_answer_needs_neither_the_ends_of_its_steps_nor_the_summary() 
     [
         put(SOURCES, OWN_STEP, OWN_STEP_FAILED),
         put(SUMMARY, CITATION),
+        put(SUMMARY, CONVERSATION),
         put(SOURCES, {"type": "of_a_newer_version", "anything": 1}),
         change(TOKEN, newer=True),
         end_with(CUT),
     ],
-    ids=["a step of one's own", "a citation", "an event", "a field", "a cut"],
+    ids=["a step of one's own", "a citation", "a conversation", "an event", "a field", "a cut"],
 )
 def test_what_the_protocol_leaves_open_is_no_problem(spoil: Spoil) -> None:
     events = recorded()

@@ -54,6 +54,7 @@ class Rules:
         self._steps: dict[str, _AnyStep] = {}
         self._open: set[str] = set()
         self._said: list[str] = []
+        self._judged = False
         self._texts: dict[str, str] = {}
         self._citations: list[tuple[int, Citation]] = []
         self._rules: dict[str, Callable[[Any], None]] = {
@@ -63,6 +64,7 @@ class Rules:
             "sources": self._sources,
             "token": self._token,
             "citation": self._citation,
+            "conversation": self._conversation,
             "done": self._done,
             "error": self._error,
             _CUT: self._cut,
@@ -151,7 +153,14 @@ class Rules:
     def _token(self, token: _Token) -> None:
         if not token.content:
             self._tell("content of the token is empty", "text")
+        if self._judged:
+            self._tell("a token follows conversation", "it behind the last one")
         self._said.append(token.content)
+
+    def _conversation(self, _: object) -> None:
+        if self._judged:
+            self._tell("conversation comes again", "it once")
+        self._judged = True
 
     def _citation(self, citation: Citation) -> None:
         self._citations.append((self._line, citation))

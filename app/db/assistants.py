@@ -30,6 +30,7 @@ class AssistantForTurn:
     context: str
     first_message: str
     response_shape: dict[str, Any] | None
+    goal: str
     language: str | None
     model: str | None
     model_parameters: dict[str, Any]
@@ -64,6 +65,7 @@ class AssistantView:
     context: str
     first_message: str
     response_shape: dict[str, Any] | None
+    goal: str
     model: str | None
     model_parameters: dict[str, Any]
     user_authentication: bool

@@ -149,6 +149,7 @@ class Assistant(Table):
     context: Mapped[str] = mapped_column(server_default="")
     first_message: Mapped[str] = mapped_column(server_default="")
     response_shape: Mapped[dict[str, Any] | None]
+    goal: Mapped[str] = mapped_column(server_default="")
     model: Mapped[str | None]
     model_parameters: Mapped[dict[str, Any]] = mapped_column(server_default=sql("'{}'::jsonb"))
     user_authentication: Mapped[bool] = mapped_column(server_default=false())

@@ -19,7 +19,16 @@ from app.llm.protocols import Vector
 from app.rag import languages
 
 # What does not change an answer, or is looked at by itself.
-_BESIDE = ("chunk_count", "corpus_version", "is_enabled", "unread_limit_s", "answer_cache_s", "slug", "name")
+_BESIDE = (
+    "chunk_count",
+    "corpus_version",
+    "is_enabled",
+    "unread_limit_s",
+    "answer_cache_s",
+    "slug",
+    "name",
+    "goal",
+)
 # Words without which a question asks for the same. All others tell questions apart that read alike to an embedder: "how" from
 # "can", "from" from "to", "not", numbers, names.
 _BESIDE_THE_POINT = frozenset(

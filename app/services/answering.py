@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -15,14 +15,15 @@ from app.db.engine import Sessions
 from app.db.runs import AnswerEnd
 from app.db.usage import Expense
 from app.errors import AnswerNotStored, DatabaseUnavailable, FreshetError, Interrupted, SessionErased
-from app.events import Done, Event, Status, TokenUsage, failure
-from app.llm.protocols import ChatModel
-from app.rag import pipeline
+from app.events import Conversation, Done, Event, Status, TokenUsage, failure
+from app.llm.protocols import ChatMessage, ChatModel
+from app.rag import memory, pipeline
 from app.rag.answerability import CALIBRATIONS
 from app.rag.memory import Memory
 from app.rag.rewrite import Mode, Rewriting
 from app.rag.steps import OpenStep
 from app.rag.turn import Answered, Knowledge, Parts, Spent, Turn
+from app.rag.verification import verify
 from app.runs.checkpoint import Checkpointer
 from app.runs.log import unpack
 from app.runs.runner import Run
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 # When the process is about to stop, the end of an answer is stored within this time, in seconds.
 _HURRIED_S = 5.0
+# The reader has the answer, and waits for its end.
+_VERIFICATION_S = 15.0
 _WAITING = "This answer begins when the one before it has ended."
 
 
@@ -121,6 +124,8 @@ class Answering:
                             answered = event
                         else:
                             say(event)
+                if answered is not None and turn.assistant.goal:
+                    answered = await self._verified(turn, remembered, answered, "".join(draft.texts), say)
         except FreshetError as refusal:
             cause = refusal.__cause__
             logger.warning("run %s ended with %s: %s", run.id, refusal.code, refusal.message, exc_info=cause)
@@ -138,6 +143,37 @@ class Answering:
                 await self._finish(turn, run, draft, whole, outcome, expense)
         if answered is not None and remembered:
             self._remembering.turn_ended(turn, remembered[0], "".join(draft.texts))
+
+    async def _verified(
+        self,
+        turn: Turn,
+        remembered: Sequence[Memory],
+        answered: Answered,
+        text: str,
+        say: Callable[[Event], None],
+    ) -> Answered:
+        """Says whether the conversation has reached its goal or its end; nothing where that cannot be told. With what it has taken."""
+        if not self._parts.model.can_write:
+            return answered
+        before = remembered[0] if remembered else Memory(turn.given_history or ())
+        said = [*before.messages, ChatMessage("user", turn.question), ChatMessage("assistant", text)]
+        told = memory.transcript(memory.within_budget(said, self._parts.context_tokens), before.summary)
+        try:
+            with anyio.fail_after(_VERIFICATION_S):
+                verdict = await verify(
+                    self._parts.model, told, turn.assistant.goal, named_model=turn.assistant.model
+                )
+        except (FreshetError, TimeoutError) as error:
+            logger.info("run %s: whether the goal is reached cannot be told: %s", turn.run_id, error)
+            return answered
+        goal, end = verdict.goal, verdict.end
+        assert goal is not None, "a goal is judged where there is one"
+        say(
+            Conversation(
+                goal_reached=goal.reached, ended=end.reached, reason=f"{goal.reason} {end.reason}".strip()
+            )
+        )
+        return replace(answered, usage=answered.usage.plus(verdict.usage))
 
     async def _finish(
         self, turn: Turn, run: Run, draft: Draft, whole: OpenStep, outcome: _Outcome, expense: Expense

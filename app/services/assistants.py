@@ -27,6 +27,7 @@ class _Fields(TypedDict, total=False):
     context: str
     first_message: str
     response_shape: dict[str, Any] | None
+    goal: str
     model: str | None
     model_parameters: dict[str, Any]
     user_authentication: bool

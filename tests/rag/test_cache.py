@@ -15,6 +15,7 @@ ASSISTANT = AssistantForTurn(
     context="",
     first_message="",
     response_shape=None,
+    goal="",
     language=None,
     model=None,
     model_parameters={},

@@ -55,6 +55,13 @@ class _AssistantIn(BaseModel):
     context: Annotated[Text, Field(max_length=100_000)] = ""
     first_message: Annotated[Text, Field(max_length=10_000)] = ""
     response_shape: ResponseShape | None = None
+    goal: Annotated[
+        Text,
+        Field(
+            max_length=10_000,
+            description="After each answer it is told whether the conversation has reached it.",
+        ),
+    ] = ""
     model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     model_parameters: ModelParameters = ModelParameters()
     user_authentication: StrictBool = False
@@ -150,6 +157,7 @@ class Assistant(PublicAssistant):
     instructions: str
     context: str
     response_shape: dict[str, Any] | None
+    goal: str
     model: str | None
     model_parameters: dict[str, Any]
     is_enabled: bool

@@ -1,5 +1,6 @@
-"""What a conversation has come to: its summary in the assistant's shape."""
+"""What a conversation has come to: its summary in the assistant's shape, and whether its goal or its end is reached."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import msgspec
@@ -42,3 +43,41 @@ async def summary(
         session_id, viewer, assistant=body.assistant_id if body is not None else None
     )
     return SummaryView(session_id=session_id, summary=made.content, usage=msgspec.to_builtins(made.usage))
+
+
+class JudgementView(BaseModel):
+    reached: bool
+    reason: str
+
+
+class VerificationView(BaseModel):
+    session_id: str
+    goal: Annotated[
+        JudgementView | None, Field(description="Null where the assistant has neither a goal nor a shape.")
+    ]
+    end: JudgementView
+    usage: dict[str, Any]
+
+
+@router.post(
+    "/{session_id}/verification",
+    responses=problems(401, 404, 413, 422, 501, 502, 504),
+    openapi_extra=OPTIONAL_USER,
+)
+async def verification(
+    session_id: SessionId,
+    viewer: ViewerDep,
+    outcomes: Outcomes,
+    body: Annotated[OfAssistant | None, Body()] = None,
+) -> VerificationView:
+    """Whether the conversation has reached its goal, and whether it has ended, as the model judges it; nothing of it is stored."""
+    made = await outcomes.verification(
+        session_id, viewer, assistant=body.assistant_id if body is not None else None
+    )
+    goal = JudgementView(**asdict(made.goal)) if made.goal is not None else None
+    return VerificationView(
+        session_id=session_id,
+        goal=goal,
+        end=JudgementView(**asdict(made.end)),
+        usage=msgspec.to_builtins(made.usage),
+    )

@@ -22,6 +22,16 @@ export interface CitationEvent {
   page_label?: string | null;
 }
 
+/** Behind the answer of an assistant with a goal: whether the conversation has reached it, and whether it has ended. */
+export interface ConversationEvent {
+  type: "conversation";
+  /** 1, 2, 3 without a hole. */
+  seq: number;
+  goal_reached: boolean;
+  ended: boolean;
+  reason: string;
+}
+
 /** The last line of a stream that ends while its answer goes on: an `error` that is no event of the run, and so has no `seq`. */
 export interface CutEvent {
   type: "error";
@@ -145,5 +155,6 @@ export type AnswerEvent =
   | StatusEvent
   | SourcesEvent
   | CitationEvent
+  | ConversationEvent
   | DoneEvent
   | ErrorEvent;

@@ -3,7 +3,7 @@
 from .async_client import AsyncAnswerStream, AsyncFreshet
 from .client import AnswerStream, Freshet
 from .errors import AnswerFailed, Disconnected, FreshetError, RequestRefused
-from .events import Citation, Done, Error, Event, Sources, Start, Status, Step, Token, Unknown
+from .events import Citation, Conversation, Done, Error, Event, Sources, Start, Status, Step, Token, Unknown
 from .records import (
     Answer,
     Cited,
@@ -26,6 +26,7 @@ __all__ = [
     "AsyncFreshet",
     "Citation",
     "Cited",
+    "Conversation",
     "Disconnected",
     "Done",
     "Error",

@@ -81,6 +81,18 @@ class Citation(Cited):
 
 
 @dataclass(frozen=True, slots=True)
+class Conversation:
+    """Behind the answer of an assistant with a goal: whether the conversation has reached it, and whether it has ended."""
+
+    type: ClassVar[str] = "conversation"
+
+    seq: int
+    goal_reached: bool
+    ended: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The last of an answer that is complete, or was stopped; it is in the history by now."""
 
@@ -114,9 +126,11 @@ class Unknown:
     fields: dict[str, Any]
 
 
-Event = Start | Step | Status | Sources | Token | Citation | Done | Error | Unknown
+Event = Start | Step | Status | Sources | Token | Citation | Conversation | Done | Error | Unknown
 
-_KINDS = {kind.type: kind for kind in (Start, Step, Status, Sources, Token, Citation, Done, Error)}
+_KINDS = {
+    kind.type: kind for kind in (Start, Step, Status, Sources, Token, Citation, Conversation, Done, Error)
+}
 
 
 @dataclass(frozen=True, slots=True)
