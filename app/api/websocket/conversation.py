@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -121,8 +121,12 @@ class Conversation:
                 logger.debug("a socket has left, or takes nothing")
         both.cancel()
 
-    async def _send(self, limit: Limit, frame: str) -> None:
-        await limit.wait(self._websocket.send_text(frame), self._reading.stall_s)
+    async def _send(self, limit: Limit, frames: Sequence[str]) -> None:
+        await limit.wait(self._send_each(frames), self._reading.stall_s)
+
+    async def _send_each(self, frames: Sequence[str]) -> None:
+        for frame in frames:
+            await self._websocket.send({"type": "websocket.send", "text": frame})
 
     async def _listen(self, send: Send, _limit: Limit) -> None:
         while True:
@@ -140,7 +144,7 @@ class Conversation:
             except FreshetError as error:
                 if self._allowance.is_far_exceeded:
                     raise
-                await send(self._voice.refusal(error))
+                await send([self._voice.refusal(error)])
 
     async def _ask(self, text: str) -> None:
         question = _question(text)
@@ -164,7 +168,7 @@ class Conversation:
                 if self._clock() >= self._expires_at:
                     raise Unauthenticated("The token has expired.") from None
                 if self._voice.heartbeat is not None:
-                    await send(self._voice.heartbeat)
+                    await send([self._voice.heartbeat])
                 continue
             if run_id is None:
                 await self._look(listener)

@@ -1,6 +1,6 @@
 """What a socket is sent: an answer as one frame, or its events as they come, one a frame; and why something was not answered."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -12,8 +12,8 @@ from app.events import HEARTBEAT_LINE
 from app.services.runs import Followed, RunService
 from app.services.sessions import SessionService
 
-Send = Callable[[str], Awaitable[None]]
-"""Sends one frame. Raises `TimeoutError` when the other side takes nothing for too long."""
+Send = Callable[[Sequence[str]], Awaitable[None]]
+"""Sends frames. Raises `TimeoutError` when the other side takes nothing for too long."""
 
 HEARTBEAT = HEARTBEAT_LINE.decode().rstrip("\n")
 
@@ -49,7 +49,7 @@ class Replies:
         else:
             message = await self._sessions.message(followed.message_id)
             frame = _frame(message.id, message.text, message.created_at)
-        await send(frame)
+        await send([frame])
 
     def refusal(self, error: FreshetError) -> str:
         return _failure(error, uuid4())
@@ -63,10 +63,7 @@ class Events:
     async def answer(self, followed: Followed, send: Send) -> None:
         async with aclosing(followed.follow(after=0)) as batches:
             async for batch in batches:
-                for line in batch.lines:
-                    await send(line[:-1].decode())
-                if not batch.lines:
-                    await send(HEARTBEAT)
+                await send([line[:-1].decode() for line in batch.lines] or [HEARTBEAT])
 
     def refusal(self, error: FreshetError) -> str:
         """As the event `error`, but without a `seq`, as it is of no answer."""
