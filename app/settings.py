@@ -23,7 +23,11 @@ _ORIGIN = re.compile(r"https?://[^\s/?#@*]+")
 _HTTP_URL = re.compile(r"https?://[^\s/]+")
 
 # A channel is there with all of its settings, or with none.
-_NEEDED_TOGETHER = (("TELEGRAM_ASSISTANT", "TELEGRAM_BOT_TOKEN"),)
+_NEEDED_TOGETHER = (
+    ("TELEGRAM_ASSISTANT", "TELEGRAM_BOT_TOKEN"),
+    ("SLACK_ASSISTANT", "SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET"),
+    ("WEBHOOK_ASSISTANT", "WEBHOOK_SECRET", "WEBHOOK_CALLBACK_URL"),
+)
 
 _PositiveInt = Annotated[int, Field(gt=0)]
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -212,6 +216,13 @@ class MessengerSettings(_Group):
     telegram_bot_token: SecretStr | None = None
     telegram_webhook_url: str | None = None
     telegram_api_url: str = "https://api.telegram.org"
+    slack_assistant: str | None = None
+    slack_bot_token: SecretStr | None = None
+    slack_signing_secret: SecretStr | None = None
+    slack_api_url: str = "https://slack.com/api/"
+    webhook_assistant: str | None = None
+    webhook_secret: SecretStr | None = None
+    webhook_callback_url: str | None = None
 
 
 _G = TypeVar("_G", bound=_Group)
@@ -321,7 +332,7 @@ class Settings:
                 raise StartupRefused(
                     f"{given[0]} is set, but not {' and '.join(n for n in needed if n not in given)}."
                 )
-        for name in ("telegram_webhook_url", "telegram_api_url"):
+        for name in ("telegram_webhook_url", "telegram_api_url", "slack_api_url", "webhook_callback_url"):
             url = getattr(self.messengers, name)
             if url is not None and not _HTTP_URL.match(url):
                 raise StartupRefused(f"{name.upper()} is {url!r}: write the whole address, from https:// on.")

@@ -6,15 +6,20 @@ from typing import Any
 
 import aiohttp
 
+from app.ingest.connectors.addresses import Guard, GuardedResolver
 from app.messengers import callback, telegram
 from app.messengers.callback import HttpCallback
 from app.messengers.delivery import Channel, Delivery
 from app.messengers.inbound import Inbound
 from app.messengers.pipeline import AssistantPipeline
 from app.messengers.telegram import BotApi, TelegramChannel
+from app.messengers.webhook import WebhookChannel
 from app.resources import Resources
 from app.services.letters import LetterService
 from app.settings import MessengerSettings
+
+_SLACK = "/messengers/slack"
+_WEBHOOK = "/messengers/webhook"
 
 
 def paths(settings: MessengerSettings) -> Iterator[str]:
@@ -23,6 +28,10 @@ def paths(settings: MessengerSettings) -> Iterator[str]:
         yield callback.PATH
     if settings.telegram_bot_token is not None and settings.telegram_webhook_url is not None:
         yield telegram.PATH
+    if settings.slack_assistant is not None:
+        yield _SLACK
+    if settings.webhook_assistant is not None:
+        yield _WEBHOOK
 
 
 class _Opened:
@@ -57,18 +66,58 @@ class _Opened:
         self.tasks.append(channel.run)
         self.inbound[telegram.PATH] = channel
 
+    def slack(self) -> None:
+        settings = self._settings
+        token, secret = settings.slack_bot_token, settings.slack_signing_secret
+        if settings.slack_assistant is None or token is None or secret is None:
+            return
+        # Imported where it is used, as it is large.
+        from app.messengers.slack import SlackChannel
+
+        channel = SlackChannel(
+            self._http,
+            settings.slack_api_url,
+            token.get_secret_value(),
+            secret.get_secret_value(),
+            self._pipeline("slack", settings.slack_assistant),
+            self._delivery,
+            every_s=settings.messenger_edit_every_s,
+        )
+        self.channels[channel.name] = channel
+        self.inbound[_SLACK] = channel
+
+    def webhook(self, guarded: aiohttp.ClientSession, guard: Guard) -> None:
+        """Raises `StartupRefused`."""
+        settings = self._settings
+        url, secret = settings.webhook_callback_url, settings.webhook_secret
+        if settings.webhook_assistant is None or url is None or secret is None:
+            return
+        pipeline = self._pipeline("webhook", settings.webhook_assistant)
+        channel = WebhookChannel(guarded, guard, url, secret, pipeline, self._delivery)
+        self.channels[channel.name] = channel
+        self.inbound[_WEBHOOK] = channel
+
 
 @asynccontextmanager
 async def open_channels(resources: Resources) -> AsyncGenerator[Mapping[str, Inbound]]:
     """Those that are spoken to over HTTP, by their path."""
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+        guard = Guard.allowing(resources.settings.connectors.connector_allow_private)
+        connector = aiohttp.TCPConnector(resolver=GuardedResolver(guard), use_dns_cache=False)
+        guarded = await stack.enter_async_context(_client(connector))
+        http = await stack.enter_async_context(_client())
         delivery = Delivery(LetterService(resources.database))
         opened = _Opened(resources, http, delivery)
         await opened.callback()
         opened.telegram()
+        opened.slack()
+        opened.webhook(guarded, guard)
         if opened.channels:
             tasks = await stack.enter_async_context(delivery.running(opened.channels))
             for task in opened.tasks:
                 tasks.start_soon(task)
         yield opened.inbound
+
+
+def _client(connector: aiohttp.TCPConnector | None = None) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())

@@ -14,18 +14,23 @@ _PATIENT_TRIES = 4
 
 
 async def converse(pipeline: AssistantPipeline, letter: Letter, answer: GrowingAnswer) -> None:
-    """Of its content, `text` is what was said, `command` is `start` or `reset` if it was that, and `has_files` whether there is more
-    to it. Raises `NotNow` and `ChannelRefused`."""
-    try:
-        said = await _said(pipeline, letter)
-    except FreshetError as error:
-        if error.retryable and letter.tries <= _PATIENT_TRIES:
-            raise NotNow from error
-        said = error.message
+    """Raises `NotNow` and `ChannelRefused`."""
+    said = await said_to(pipeline, letter)
     if isinstance(said, str):
         await answer.show(said)
     else:
         await answer.follow(said)
+
+
+async def said_to(pipeline: AssistantPipeline, letter: Letter) -> str | Followed:
+    """The run that answers the letter, or the words that do. Of its content, `text` is what was said, `command` is `start` or `reset`
+    if it was that, and `has_files` whether there is more to it. Raises `NotNow`."""
+    try:
+        return await _said(pipeline, letter)
+    except FreshetError as error:
+        if error.retryable and letter.tries <= _PATIENT_TRIES:
+            raise NotNow from error
+        return error.message
 
 
 async def _said(pipeline: AssistantPipeline, letter: Letter) -> str | Followed:

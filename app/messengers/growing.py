@@ -6,7 +6,6 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 import anyio
-import msgspec
 
 from app.messengers.transcript import Transcript, parts, utf16_units
 from app.services.runs import Followed
@@ -69,8 +68,7 @@ class GrowingAnswer:
         shown = 0
         async with aclosing(followed.follow(after=0)) as batches:
             async for batch in batches:
-                for line in batch.lines:
-                    transcript.hear(msgspec.json.decode(line))
+                transcript.read(batch.lines)
                 # While this waits for its turn the log fills, and what has come by then is shown at once.
                 if len(transcript.text) > shown and not transcript.is_over:
                     await self.show(transcript.text)

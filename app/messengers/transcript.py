@@ -1,7 +1,9 @@
 """What an answer has come to so far, as a channel without events shows it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+import msgspec
 
 from app.messengers.sources import cited
 
@@ -12,6 +14,10 @@ class Transcript:
         self.is_over = False
         self._failure = ""
         self._told: dict[str, list[dict[str, Any]]] = {"sources": [], "citations": []}
+
+    def read(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            self.hear(msgspec.json.decode(line))
 
     def hear(self, event: dict[str, Any]) -> None:
         match event["type"]:
