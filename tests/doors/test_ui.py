@@ -11,12 +11,20 @@ import pytest
 from app.api.ui_stream import UIMessageStream
 from app.runs.log import Lines
 from app.services.accounts import AccountService
-from tests.conftest import RunningServer
+from app.settings import Settings
+from tests.conftest import RunningServer, ingesting
 from tests.doors.npm import Npm
 from tests.doors.waters import WATERS, ingest_waters, script
 from tests.scripted_model import ScriptedModel
 
+NO_BASE64 = "data:text/plain;base64,???"
 UI = "/api/v1/chat/ui"
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Of a server that reads what is attached."""
+    return ingesting(settings)
 
 
 @pytest.fixture
@@ -103,7 +111,9 @@ async def test_the_chat_of_the_sdk_converses(
     assert told["ofAnother"]["owner"] == "ready"
     assert {message_of(problem) for problem in told["ofAnother"]["told"]} == {"There is no session short."}
     assert "needs a user" in message_of(told["private"]["error"])
-    assert "a part of type file" in message_of(told["withFile"]["error"])
+    found = parts(told["withFile"]["messages"][1], "source-document")
+    assert "elbe.txt" in [source["filename"] for source in found]
+    assert "other addresses are not fetched" in message_of(told["withAddress"]["error"])
 
 
 async def check_the_parts(server: RunningServer, message: dict[str, Any], version: str) -> None:
@@ -171,6 +181,13 @@ async def test_what_cannot_be_meant_is_refused_and_nothing_is_kept(
                 [user("Hello?", parts=[{"type": "text", "text": 1}])],
                 [user("Hello?", parts=["Hello?"])],
                 [user("Hello?", id={})],
+                [user("Hello?", parts=[{"type": "text", "text": "Hello?"}, {"type": "tool-search"}])],
+                [
+                    user(
+                        "Hello?",
+                        parts=[{"type": "text", "text": "Hello?"}, {"type": "file", "url": NO_BASE64}],
+                    )
+                ],
             )
         ),
         ({"assistant_id": assistant, "messages": [user("Hello?")], "trigger": "resume-stream"}, 422),

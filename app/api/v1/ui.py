@@ -1,6 +1,8 @@
 """`POST /chat/ui`: the turns of `useChat`, of Vercel's AI SDK, and their answers as its UI message stream."""
 
+from base64 import b64decode
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
@@ -8,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.api import ui_stream
 from app.api.contract import OPTIONAL_USER, problems
-from app.api.deps import Chat, Runs, ViewerDep
+from app.api.deps import Attachments, Chat, Runs, ViewerDep
 from app.api.streaming import SSE, EventStream
 from app.api.text import Text
 from app.api.ui_stream import UIMessageStream
 from app.api.v1.chat import REFUSED, Language
 from app.api.v1.history import SessionId
+from app.services.attachments import NewAttachment
 from app.services.chat import Asked, AskedAgain, OnBusy
 from app.services.runs import Followed
 from app.services.viewer import Viewer
@@ -21,6 +24,8 @@ from app.services.viewer import Viewer
 router = APIRouter(prefix="/chat/ui", tags=["chat"])
 
 _LONGEST = 50_000
+_MOST_FILES = 20
+_READ = ("text", "file")
 _STREAMED: dict[str, Any] = {
     "description": "The UI message stream of the answer. See docs/doors/ui.md.",
     "content": {SSE: {"schema": {"type": "string"}}},
@@ -38,6 +43,22 @@ class UIMessage(BaseModel):
 class Part(BaseModel):
     type: Annotated[str, Field(max_length=100)]
     text: Text = ""
+    url: str = ""
+    filename: Annotated[Text | None, Field(max_length=255)] = None
+    media_type: Annotated[str | None, Field(alias="mediaType", max_length=255)] = None
+
+    def attachment(self) -> NewAttachment:
+        """Raises `ValueError`."""
+        head, comma, content = self.url.partition(",")
+        if not comma or not head.startswith("data:"):
+            raise ValueError("a file comes within its part, as a data: URL; other addresses are not fetched")
+        try:
+            read = (
+                b64decode(content, validate=True) if head.endswith(";base64") else unquote_to_bytes(content)
+            )
+        except ValueError as error:
+            raise ValueError("the data: URL of a file is not base64") from error
+        return NewAttachment(self.filename or "attachment", read, self.media_type)
 
 
 class _Question(UIMessage):
@@ -47,11 +68,15 @@ class _Question(UIMessage):
     def text(self) -> str:
         return "\n".join(part.text for part in self.parts if part.type == "text")
 
+    def attachments(self) -> tuple[NewAttachment, ...]:
+        """Raises `ValueError`."""
+        return tuple(part.attachment() for part in self.parts if part.type == "file")
+
     @property
     def unreadable(self) -> str | None:
         """The type of a part that would be lost. What an application adds for itself is its own."""
         types = (part.type for part in self.parts)
-        return next((kind for kind in types if kind != "text" and not kind.startswith("data-")), None)
+        return next((kind for kind in types if kind not in _READ and not kind.startswith("data-")), None)
 
 
 class UITurn(BaseModel):
@@ -87,12 +112,14 @@ class UITurn(BaseModel):
             raise ValueError("the last of the messages must be the user's")
         if question.unreadable is not None:
             raise ValueError(
-                f"only text can be read here, and the last message has a part of type {question.unreadable}"
+                f"only text and files can be read here, and the last message has a part of type {question.unreadable}"
             )
         if not question.text.strip():
             raise ValueError("the last message holds no text")
         if len(question.text) > _LONGEST:
             raise ValueError(f"the last message is longer than {_LONGEST:,} characters")
+        if len(question.attachments()) > _MOST_FILES:
+            raise ValueError(f"the last message has more than {_MOST_FILES} files")
         return self
 
     @property
@@ -111,10 +138,12 @@ class UITurn(BaseModel):
     responses={200: _STREAMED, **REFUSED},
     openapi_extra=OPTIONAL_USER,
 )
-async def converse(body: UITurn, request: Request, viewer: ViewerDep, chat: Chat) -> EventStream:
+async def converse(
+    body: UITurn, request: Request, viewer: ViewerDep, chat: Chat, attachments: Attachments
+) -> EventStream:
     """Ask as `useChat` does, and follow the answer. A message that has come before takes up its answer; one that is edited, or
     answered again, begins another branch."""
-    return _stream(await _begin(body, viewer, chat), request)
+    return _stream(await _begin(body, viewer, chat, attachments), request)
 
 
 @router.get(
@@ -130,12 +159,15 @@ async def resume(session_id: SessionId, request: Request, viewer: ViewerDep, run
     return _stream(followed, request) if followed is not None else Response(status_code=204)
 
 
-async def _begin(body: UITurn, viewer: Viewer, chat: Chat) -> Followed:
+async def _begin(body: UITurn, viewer: Viewer, chat: Chat, attachments: Attachments) -> Followed:
     question = body.question
     key = f"{body.id}/{question.id}" if body.id and question.id else None
     if body.is_again and body.id is not None and key is not None:
         before = await chat.question(body.id, viewer, message_id=_uuid(question.id), key=key)
         if before is not None:
+            # Those that it came with are there already, and the same bytes are the same file.
+            for attachment in question.attachments():
+                await attachments.add(body.id, viewer, attachment)
             again = AskedAgain(
                 session_id=body.id,
                 message_id=before.id,
@@ -150,6 +182,7 @@ async def _begin(body: UITurn, viewer: Viewer, chat: Chat) -> Followed:
         assistant=body.assistant_id,
         session_id=body.id,
         language=body.language,
+        attachments=question.attachments(),
         on_busy=body.on_busy,
         idempotency_key=key,
     )

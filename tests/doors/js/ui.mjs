@@ -160,7 +160,16 @@ const conversations = {
 
   async withFile() {
     const chat = new Chat();
-    const files = [{ type: "file", mediaType: "text/plain", url: "data:text/plain,hello" }];
+    const url = `data:text/plain;base64,${btoa("The Elbe flows into the North Sea.")}`;
+    const files = [{ type: "file", mediaType: "text/plain", filename: "elbe.txt", url }];
+    await chat.sendMessage({ text: "Where does the Elbe flow?", files });
+    await chat.regenerate();
+    return chat.told;
+  },
+
+  async withAddress() {
+    const chat = new Chat();
+    const files = [{ type: "file", mediaType: "text/plain", url: api }];
     await chat.sendMessage({ text: "Look", files });
     return chat.told;
   },
