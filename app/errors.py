@@ -16,6 +16,8 @@
     ├── Forbidden
     ├── Unavailable             not now; may be asked again
     │   ├── TooManyRequests
+    │   │   ├── RateLimited
+    │   │   └── BudgetExhausted
     │   ├── AtCapacity
     │   ├── ShuttingDown
     │   ├── Interrupted
@@ -36,7 +38,9 @@
 holds a secret, SQL, or the words of a library. Which status code an error becomes is decided in `api/errors.py`.
 """
 
+import math
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 
@@ -154,6 +158,30 @@ class Unavailable(FreshetError):
 
 class TooManyRequests(Unavailable):
     code = "too_many_requests"
+
+
+class RateLimited(TooManyRequests):
+    code = "rate_limited"
+
+    def __init__(self, per_minute: int, *, retry_after_s: int) -> None:
+        super().__init__(
+            f"No more than {per_minute:,} questions a minute. Ask again in {retry_after_s} s.",
+            retry_after_s=retry_after_s,
+        )
+
+
+class BudgetExhausted(TooManyRequests):
+    """`whose` is `assistant`, `user` or `visitor`, `period` `day` or `month`."""
+
+    code = "budget_exhausted"
+
+    def __init__(self, whose: str, period: str, resets_at: datetime, now: datetime) -> None:
+        subject = "This assistant's budget" if whose == "assistant" else "Your budget"
+        super().__init__(
+            f"{subject} for the {period} is used up. It begins anew at {resets_at:%Y-%m-%d %H:%M} UTC.",
+            retry_after_s=max(1, math.ceil((resets_at - now).total_seconds())),
+        )
+        self.detail = {"budget": whose, "period": period, "resets_at": resets_at.isoformat()}
 
 
 class AtCapacity(Unavailable):

@@ -47,6 +47,7 @@ from app.services.feedback import FeedbackService
 from app.services.heartbeat import Heartbeat
 from app.services.ingestion import Retries
 from app.services.knowledge import KnowledgeService
+from app.services.limits import Limits
 from app.services.outcomes import OutcomeService
 from app.services.passages import PassageService
 from app.services.remembering import Remembering
@@ -244,6 +245,7 @@ async def _answers(
     checkpointer = Checkpointer(database, runner, process_id, every_s=settings.checkpoint_s)
     attachments = AttachmentService(database, of_all.attachments)
     remembering = Remembering(database, model, settings)
+    limits = Limits(database, of_all.limits, secret_key(of_all))
     prices = Prices.of(of_all.model, of_all.embedding)
     heartbeat = Heartbeat(
         database, runner, mirrors, runs, process_id, prices=prices, beat_s=settings.process_heartbeat_s
@@ -272,6 +274,7 @@ async def _answers(
         # Before the runs, which they outlive: other processes end the runs of a silent one.
         for part in (
             heartbeat.keep_alive(),
+            limits.forget_what_is_over(),
             checkpointer.run(),
             mirrors.keep_up(),
             notifications.listen(
@@ -286,7 +289,7 @@ async def _answers(
         stack.push_async_callback(checkpointer.say_last_words)
         await stack.enter_async_context(remembering.running())
         await stack.enter_async_context(runner)
-        chat = ChatService(database, runner, runs, answering, attachments, process_id)
+        chat = ChatService(database, runner, runs, answering, attachments, limits, process_id)
         yield Answers(
             runner=runner,
             mirrors=mirrors,

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import StartupRefused
@@ -94,6 +102,34 @@ class ModelPrice(BaseModel):
 
     input: _Amount
     output: _Amount
+
+
+class Budget(BaseModel):
+    """What may be spent in a day or a month of UTC: tokens read and written, and their cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+
+    tokens: Annotated[int, Field(strict=True, gt=0, lt=2**53)] | None = None
+    cost: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    period: Literal["day", "month"]
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if self.tokens is None and self.cost is None:
+            raise ValueError("needs tokens or cost, or both")
+        return self
+
+
+class LimitSettings(_Group):
+    user_turns_per_minute: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
+    visitor_turns_per_minute: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
+    user_budget: Annotated[Budget | None, NoDecode] = None
+    visitor_budget: Annotated[Budget | None, NoDecode] = None
+
+    @field_validator("user_budget", "visitor_budget", mode="before")
+    @classmethod
+    def _from_json(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
 
 
 class ModelSettings(_Group):
@@ -241,6 +277,7 @@ class Settings:
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     messengers: MessengerSettings = field(default_factory=MessengerSettings)
     attachments: AttachmentSettings = field(default_factory=AttachmentSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
     @classmethod
     def load(cls, named: Mapping[str, Any] | None = None) -> Self:
@@ -269,6 +306,7 @@ class Settings:
                 retrieval=of(RetrievalSettings),
                 messengers=of(MessengerSettings),
                 attachments=of(AttachmentSettings),
+                limits=of(LimitSettings),
             )
         except ValidationError as error:
             raise StartupRefused(_in_words(error)) from error
@@ -352,6 +390,7 @@ def groups() -> tuple[type[BaseSettings], ...]:
         RetrievalSettings,
         MessengerSettings,
         AttachmentSettings,
+        LimitSettings,
     )
 
 

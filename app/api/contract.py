@@ -14,6 +14,7 @@ _REASONS = {
     409: "It cannot be so beside what there is.",
     413: "The body is too large.",
     422: "The request is not as it should be.",
+    429: "Too much has been asked; the header Retry-After says when to try again, in seconds.",
     501: "No language model is configured.",
     502: "The embedder failed.",
     503: "Not now; the header Retry-After says when to try again, in seconds.",

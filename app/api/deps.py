@@ -27,7 +27,7 @@ from app.services.runs import RunService
 from app.services.sessions import SessionService
 from app.services.usage import UsageService
 from app.services.vector_stores import VectorStoreService
-from app.services.viewer import ANONYMOUS, Account, Viewer
+from app.services.viewer import Account, Viewer
 
 bearer = HTTPBearer(
     auto_error=False, description="An access token from `POST /api/v1/auth/login`, or an API key."
@@ -132,16 +132,19 @@ async def _viewer(
     request: Request, accounts: Accounts, _in_openapi: Annotated[object, Depends(bearer)]
 ) -> Viewer:
     """Anonymous without a credential, and with one that does not count: whether that is enough is the assistant's to say."""
+    address = request.client.host if request.client is not None else "unknown"
     header = request.headers.get("authorization")
     if not header:
-        return ANONYMOUS
+        return Viewer(address=address)
     scheme, credential = get_authorization_scheme_param(header)
     if scheme.lower() != "bearer" or not credential:
-        return Viewer(refusal="The Authorization header must be: Bearer, a space, and a token.")
+        return Viewer(
+            refusal="The Authorization header must be: Bearer, a space, and a token.", address=address
+        )
     try:
-        return Viewer(account=await accounts.authenticate(credential))
+        return Viewer(account=await accounts.authenticate(credential), address=address)
     except Unauthenticated as error:
-        return Viewer(refusal=error.message)
+        return Viewer(refusal=error.message, address=address)
 
 
 ViewerDep = Annotated[Viewer, Depends(_viewer)]

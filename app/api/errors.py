@@ -60,7 +60,12 @@ _CALLS_OF_SOCKETS = re.compile(r"(/api/v1)?/(refresh_)?token")
 _INVALID_REQUEST, _INTERNAL_ERROR = -32600, -32603
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_OPENAI_CODES = {"unauthenticated": "invalid_api_key", "assistant_not_found": "model_not_found"}
+_OPENAI_CODES = {
+    "unauthenticated": "invalid_api_key",
+    "assistant_not_found": "model_not_found",
+    "rate_limited": "rate_limit_exceeded",
+    "budget_exhausted": "insufficient_quota",
+}
 
 
 class Problem(BaseModel):
@@ -126,6 +131,7 @@ def openai_error(status: int, code: str, message: str, *, param: str | None = No
     """As OpenAI's servers tell it; its clients choose their exception by the status."""
     kind = "server_error" if status >= 500 else _OPENAI_TYPES.get(status, "invalid_request_error")
     told = _OPENAI_CODES.get(code, code)
+    kind = told if told == "insufficient_quota" else kind
     param = "model" if told == "model_not_found" else param
     return {"error": {"message": message, "type": kind, "param": param, "code": told}}
 
@@ -170,6 +176,9 @@ def code_of(error: errors.FreshetError) -> str:
 
 
 def headers_of(error: errors.FreshetError) -> dict[str, str]:
+    if isinstance(error, errors.BudgetExhausted):
+        # OpenAI's clients would try again after some seconds, which cannot help.
+        return {"retry-after": str(error.retry_after_s), "x-should-retry": "false"}
     if isinstance(error, errors.Unavailable):
         return {"retry-after": str(error.retry_after_s)}
     if isinstance(error, errors.Unauthenticated):

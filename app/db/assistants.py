@@ -45,6 +45,7 @@ class AssistantForTurn:
     collection_ids: tuple[UUID, ...]
     chunk_count: int
     corpus_version: int
+    budget: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class AssistantView:
     answer_cache_similarity: float
     language: str | None
     unread_limit_s: float | None
+    budget: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
     collections: tuple[CollectionName, ...] = ()

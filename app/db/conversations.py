@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
+    ARRAY,
     BindParameter,
     LargeBinary,
     Text,
@@ -66,9 +67,9 @@ NEWEST_SHOWN = """(
 )"""
 _ADD_RUN = """
     INSERT INTO runs (id, session_id, assistant_id, user_id, user_message_id, message_id, process_id, language, status,
-        idempotency_scope, idempotency_key, request_sha256, request)
+        idempotency_scope, idempotency_key, request_sha256, request, accounts)
     VALUES (:run_id, :session_id, :assistant_id, :user_id, :question_id, :answer_id, :process_id, :language, :status,
-        :idempotency_scope, :idempotency_key, :request_sha256, :request)
+        :idempotency_scope, :idempotency_key, :request_sha256, :request, :accounts)
 """
 _OF_RUN = (
     *(
@@ -81,6 +82,7 @@ _OF_RUN = (
     ),
     _bound("request_sha256", LargeBinary),
     bindparam("request", type_=JSONB(none_as_null=True)),
+    bindparam("accounts", type_=ARRAY(Text())),
 )
 _ADD_TURN = text(
     f"""
@@ -116,7 +118,7 @@ class KeyTaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """`status` is `running` or `queued`; `user_id` is who asks, whosever the session is. `request` is what is told of the request by who tells it again."""
+    """`status` is `running` or `queued`; `user_id` is who asks, whosever the session is, `accounts` what it is charged to. `request` is what is told of the request by who tells it again."""
 
     id: UUID
     process_id: UUID
@@ -127,6 +129,7 @@ class NewRun:
     language: str | None
     status: str
     user_id: UUID | None = None
+    accounts: tuple[str, ...] = ()
     idempotency_key: IdempotencyKey | None = None
     request: dict[str, Any] | None = None
 
@@ -186,6 +189,7 @@ def _values(run: NewRun) -> dict[str, Any]:
         "idempotency_key": key.key if key is not None else None,
         "request_sha256": key.request_sha256 if key is not None else None,
         "request": run.request,
+        "accounts": list(run.accounts) or None,
     }
 
 

@@ -195,14 +195,19 @@ class AnswerEnd:
 
 _END = _statement(
     f"""
-    WITH run AS (
+    WITH open AS (
+        SELECT id, accounts FROM runs WHERE id = :run_id AND {OPEN} FOR NO KEY UPDATE
+    ), run AS (
         UPDATE runs SET status = :status, error_code = :error_code, ended_at = now(), last_seq = :last_seq, log = :log,
-            was_abandoned = :was_abandoned
-        WHERE id = :run_id AND {OPEN} RETURNING id, message_id, session_id, user_id, assistant_id
+            was_abandoned = :was_abandoned, accounts = NULL
+        FROM open WHERE runs.id = open.id
+        RETURNING runs.id, message_id, session_id, user_id, assistant_id, open.accounts
     ), unneeded AS (
         DELETE FROM run_lines USING run WHERE run_lines.run_id = run.id
     ), noted AS (
         {usage.ADD}
+    ), charged AS (
+        {usage.CHARGE}
     )
     UPDATE messages SET status = :status, text = :answer, finish_reason = :finish_reason, error_code = :error_code,
         sources = :sources, citations = :citations, steps = :steps, usage = :usage

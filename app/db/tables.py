@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import sqlalchemy
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -161,6 +162,7 @@ class Assistant(Table):
     answer_cache_similarity: Mapped[float] = mapped_column(server_default=sql("0.9"))
     language: Mapped[str | None]
     unread_limit_s: Mapped[float | None]
+    budget: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = _created()
     updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
 
@@ -524,6 +526,7 @@ class Run(Table):
         ForeignKey("assistants.id", ondelete="SET NULL"), index=True
     )
     user_id: Mapped[UUID | None]
+    accounts: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     user_message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), index=True)
     message_id: Mapped[UUID] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), unique=True)
     process_id: Mapped[UUID]
@@ -562,6 +565,26 @@ class Usage(Table):
     is_estimated: Mapped[bool]
     cost: Mapped[float | None]
     ended_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now(), index=True)
+
+
+class Spendings(Table):
+    """What has been spent of a budget in one of its periods, both of which `account` names."""
+
+    __tablename__ = "spendings"
+
+    account: Mapped[str] = mapped_column(primary_key=True)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    cost: Mapped[float]
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+
+
+class RateLimit(Table):
+    """When all that a subject may ask in a minute will be free again."""
+
+    __tablename__ = "rate_limits"
+
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    free_at: Mapped[datetime]
 
 
 class RunLines(Table):

@@ -1,12 +1,13 @@
 """What answers have taken: a row for each run that has ended, which outlives its session and tells nothing of what was said."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Double,
@@ -60,19 +61,32 @@ ADD = f"""
     INSERT INTO usage (run_id, session_id, user_id, assistant_id, status, {_OF_EXPENSE})
     SELECT id, session_id, (SELECT id FROM users WHERE users.id = run.user_id),
         (SELECT id FROM assistants WHERE assistants.id = run.assistant_id), :status, {_GIVEN_EXPENSE}
-    FROM run ON CONFLICT (run_id) DO NOTHING
+    FROM run ON CONFLICT (run_id) DO NOTHING RETURNING run_id
 """
 """A part of a statement that knows the `run`. One that an attempt has noted whose success was not told is noted once."""
+
+CHARGE = """
+    INSERT INTO spendings (account, tokens, cost)
+    SELECT account, CAST(:input_tokens AS bigint) + CAST(:output_tokens AS bigint), coalesce(CAST(:cost AS float8), 0)
+    FROM run CROSS JOIN unnest(run.accounts) AS account WHERE EXISTS (SELECT FROM noted)
+    ON CONFLICT (account) DO UPDATE
+    SET tokens = spendings.tokens + excluded.tokens, cost = spendings.cost + excluded.cost, updated_at = now()
+"""
+"""Another part of it, behind `noted`: what was spent, added to the accounts of the run."""
 
 _ADD_OF_ERASED: TextClause = text(
     f"""
     WITH run AS (
-        SELECT :run_id AS id, NULL::text AS session_id, CAST(:user_id AS uuid) AS user_id, CAST(:assistant_id AS uuid) AS assistant_id
-    ) {ADD}
+        SELECT :run_id AS id, NULL::text AS session_id, CAST(:user_id AS uuid) AS user_id, CAST(:assistant_id AS uuid) AS assistant_id,
+            CAST(:accounts AS text[]) AS accounts
+    ), noted AS (
+        {ADD}
+    ) {CHARGE}
     """
 ).bindparams(
     *(bindparam(name, type_=Uuid()) for name in ("run_id", "user_id", "assistant_id")),
     bindparam("status", type_=Text()),
+    bindparam("accounts", type_=ARRAY(Text())),
     *(bindparam(name, type_=kind) for name, kind in EXPENSE_TYPES.items()),
 )
 
@@ -85,9 +99,16 @@ async def add_of_erased(
     user_id: UUID | None,
     assistant_id: UUID,
     status: str,
+    accounts: Sequence[str],
 ) -> None:
     """Of a run that has been erased with its session while it was made."""
-    whose = {"run_id": run_id, "user_id": user_id, "assistant_id": assistant_id, "status": status}
+    whose: dict[str, Any] = {
+        "run_id": run_id,
+        "user_id": user_id,
+        "assistant_id": assistant_id,
+        "status": status,
+    }
+    whose["accounts"] = list(accounts)
     await session.execute(_ADD_OF_ERASED, {**whose, **asdict(expense)})
 
 

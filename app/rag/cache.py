@@ -20,6 +20,7 @@ from app.rag import languages
 
 # What does not change an answer, or is looked at by itself.
 _BESIDE = (
+    "budget",
     "chunk_count",
     "corpus_version",
     "is_enabled",

@@ -23,7 +23,7 @@ class Turn:
 
     `attachments` are the documents that it waits for; `has_attachments`: its session has some, within the assistant's reach.
 
-    `user_id` is who asks. `is_queued`: it waits for its session's other answers first. `is_again`: it has had an answer.
+    `user_id` is who asks, `accounts` what it is charged to. `is_queued`: it waits for its session's other answers first. `is_again`: it has had an answer.
     `is_kept`: else it is erased with its end.
     """
 
@@ -37,6 +37,7 @@ class Turn:
     given_history: tuple[ChatMessage, ...] | None
     session_is_new: bool
     user_id: UUID | None = None
+    accounts: tuple[str, ...] = ()
     is_queued: bool = False
     is_again: bool = False
     is_kept: bool = True

@@ -242,6 +242,7 @@ class Answering:
                         user_id=turn.user_id,
                         assistant_id=turn.assistant.id,
                         status=end.status,
+                        accounts=turn.accounts,
                     )
         except DatabaseUnavailable as error:
             raise AnswerNotStored("The answer was ended by another process.") from error

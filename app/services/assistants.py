@@ -39,6 +39,7 @@ class _Fields(TypedDict, total=False):
     answer_cache_similarity: float
     language: str | None
     unread_limit_s: float | None
+    budget: dict[str, Any] | None
     collections: Sequence[str]
 
 

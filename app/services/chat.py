@@ -24,6 +24,7 @@ from app.services import attachments
 from app.services.answering import Answering
 from app.services.assistants import usable_in
 from app.services.attachments import AttachmentService, NewAttachment
+from app.services.limits import Limits
 from app.services.ownership import require_visible
 from app.services.runs import Followed, RunService
 from app.services.session_ids import UNGUESSABLE_CHARACTERS, checked_session_id, is_unguessable
@@ -98,6 +99,7 @@ class ChatService:
         runs_of_all: RunService,
         answering: Answering,
         attachments: AttachmentService,
+        limits: Limits,
         process_id: UUID,
     ) -> None:
         self._database = database
@@ -105,6 +107,7 @@ class ChatService:
         self._runs = runs_of_all
         self._answering = answering
         self._attachments = attachments
+        self._limits = limits
         self._process_id = process_id
 
     async def begin(self, asked: Asked, viewer: Viewer) -> Followed:
@@ -189,6 +192,7 @@ class ChatService:
     ) -> _Accepted:
         async with self._database.begin() as session:
             assistant = await usable_in(session, asked.assistant, viewer)
+            accounts = await self._limits.admit(session, viewer, assistant)
             opened = await sessions.open_session(
                 session, session_id, user_id=viewer.user_id, assistant_id=assistant.id
             )
@@ -201,7 +205,7 @@ class ChatService:
                 await conversations.add_opening(session, session_id, opening)
             stopped = await self._make_room(session, session_id, asked.on_busy) if opened.is_busy else None
             run = self._new_run(session_id, assistant, asked.language, key, is_queued=stopped is not None)
-            run = replace(run, user_id=viewer.user_id, request=asked.request)
+            run = replace(run, user_id=viewer.user_id, accounts=accounts, request=asked.request)
             if asked.follows is not None:
                 await _put_aside_behind(session, session_id, asked.follows)
             await items.add(session, session_id, [_item(message) for message in asked.earlier])
@@ -239,12 +243,13 @@ class ChatService:
                     "The assistant that answered this question is gone: name another as assistant_id."
                 )
             assistant = await usable_in(session, asked.assistant or str(assistant_id), viewer)
+            accounts = await self._limits.admit(session, viewer, assistant)
             assistant = await attachments.within_reach(session, session_id, assistant)
             stopped = await self._make_room(session, session_id, asked.on_busy)
             run = self._new_run(
                 session_id, assistant, asked.language or language, key, is_queued=stopped is not None
             )
-            run = replace(run, user_id=viewer.user_id)
+            run = replace(run, user_id=viewer.user_id, accounts=accounts)
             await conversations.show_branch(session, session_id, question.id)
             if asked.message is None:
                 run = replace(run, question_id=question.id)
@@ -331,6 +336,7 @@ def _turn(
         session_is_new=session_is_new,
         is_queued=run.status == "queued",
         user_id=run.user_id,
+        accounts=run.accounts,
         is_again=is_again,
         is_kept=is_kept,
     )

@@ -77,11 +77,15 @@ def _of_account(email: str) -> str:
 
 
 def _of_address(address: str) -> str:
+    return f"address:{network_of(address)}"
+
+
+def network_of(address: str) -> str:
     """An IPv6 address counts with its whole /64, as whoever has one has all of it."""
     try:
         parsed = ip_address(address)
     except ValueError:
-        return f"address:{address[:100]}"
+        return address[:100]
     if isinstance(parsed, IPv6Address):
-        return f"address:{parsed.ipv4_mapped or IPv6Network((int(parsed), 64), strict=False)}"
-    return f"address:{parsed}"
+        return str(parsed.ipv4_mapped or IPv6Network((int(parsed), 64), strict=False))
+    return str(parsed)

@@ -21,10 +21,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """`refusal` says why a credential that was given did not count; such a viewer is anonymous where that is allowed."""
+    """`refusal` says why a credential that was given did not count; such a viewer is anonymous where that is allowed. `address` is
+    where the request comes from, by which visitors are told apart; None for one that is made within the process."""
 
     account: Account | None = None
     refusal: str | None = None
+    address: str | None = None
 
     @property
     def user_id(self) -> UUID | None:

@@ -17,6 +17,7 @@ from app.api.model_parameters import ModelParameters
 from app.api.text import Text
 from app.db.assistants import Answerability, AssistantView
 from app.services.viewer import Viewer
+from app.settings import Budget
 
 router = APIRouter(prefix="/assistants", tags=["assistants"])
 
@@ -100,6 +101,10 @@ class _AssistantIn(BaseModel):
             description="Seconds that an answer goes on without a reader; null: to its end.",
         ),
     ] = None
+    budget: Annotated[
+        Budget | None,
+        Field(description="What its answers may take a day or a month, of UTC; null: as much as is asked."),
+    ] = None
     collections: Annotated[
         list[Annotated[Text, Field(min_length=1, max_length=100)]],
         Field(max_length=100, description="Names or ids."),
@@ -109,6 +114,8 @@ class _AssistantIn(BaseModel):
         fields = self.model_dump(exclude_unset=True)
         if "model_parameters" in fields:
             fields["model_parameters"] = self.model_parameters.model_dump(exclude_none=True)
+        if self.budget is not None:
+            fields["budget"] = self.budget.model_dump(exclude_none=True)
         return fields
 
 
@@ -167,6 +174,7 @@ class Assistant(PublicAssistant):
     answer_cache_s: float | None
     answer_cache_similarity: float
     unread_limit_s: float | None
+    budget: Budget | None
     collections: list[CollectionOfAssistant]
     created_at: datetime
     updated_at: datetime

@@ -211,6 +211,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "The session is still answering (`session_busy`)."},
     413: {"model": Problem, "description": "The body is too large."},
     422: {"model": Problem, "description": "The request is malformed; `detail` says where."},
+    429: {"model": Problem, "description": "Too many questions, or a budget is used up; see `Retry-After`."},
     503: {"model": Problem, "description": "Too much to do, or the database is away; see `Retry-After`."},
 }
 _STREAMED: dict[str, Any] = {

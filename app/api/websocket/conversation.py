@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -156,7 +157,9 @@ class Conversation:
             session_id=holder.session_id,
             on_busy="queue",
         )
-        await self._rooms.tell(await self._chat.begin(asked, holder.viewer))
+        client = self._websocket.client
+        viewer = replace(holder.viewer, address=client.host if client is not None else "unknown")
+        await self._rooms.tell(await self._chat.begin(asked, viewer))
 
     async def _speak(self, listener: Listener, send: Send, limit: Limit) -> None:
         """One answer after the other, as they were begun."""
