@@ -70,7 +70,8 @@ format: .venv/dev.lock  ## Put the code into its format
 lock:  ## Lock the newest dependencies that pyproject.toml allows, with uv
 	$(LOCK) --upgrade pyproject.toml -o requirements.lock
 	$(LOCK) --upgrade --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
-	@for lock in requirements.lock requirements-dev.lock; do \
+	$(LOCK) --upgrade --group clients -o requirements-clients.lock
+	@for lock in requirements.lock requirements-dev.lock requirements-clients.lock; do \
 	    awk '/^[a-z0-9]/ { kept = !/sys_platform == .(never|emscripten)./ } kept' $$lock > $$lock.new && mv $$lock.new $$lock; \
 	done
 

@@ -241,7 +241,8 @@ def test_every_command_that_is_documented_exists() -> None:
 
 def test_every_dependency_has_its_reason_among_the_decisions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    declared = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    groups_of_tests = project["dependency-groups"]
+    declared = [*project["project"]["dependencies"], *groups_of_tests["dev"], *groups_of_tests["clients"]]
     names = {re.split(r"[^A-Za-z0-9-]", requirement)[0] for requirement in declared}
 
     assert len(names) > 30

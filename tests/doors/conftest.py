@@ -1,3 +1,4 @@
 from tests.doors.npm import chromium, npm
+from tests.doors.pypi import pypi
 
-__all__ = ["chromium", "npm"]
+__all__ = ["chromium", "npm", "pypi"]
