@@ -1,10 +1,13 @@
 """What a letter asks for, in the words that the channels have in common."""
 
+from collections.abc import Sequence
+
 from app.db.channels import Letter
 from app.errors import FreshetError
 from app.messengers.growing import GrowingAnswer, NotNow
 from app.messengers.message import Document, Message
 from app.messengers.pipeline import AssistantPipeline
+from app.services.attachments import NewAttachment
 from app.services.runs import Followed
 
 _GREETING = "Ask me a question, and I will look for the answer."
@@ -13,27 +16,33 @@ _ANEW = "This conversation begins anew."
 _PATIENT_TRIES = 4
 
 
-async def converse(pipeline: AssistantPipeline, letter: Letter, answer: GrowingAnswer) -> None:
+async def converse(
+    pipeline: AssistantPipeline, letter: Letter, answer: GrowingAnswer, files: Sequence[NewAttachment] = ()
+) -> None:
     """Raises `NotNow` and `ChannelRefused`."""
-    said = await said_to(pipeline, letter)
+    said = await said_to(pipeline, letter, files)
     if isinstance(said, str):
         await answer.show(said)
     else:
         await answer.follow(said)
 
 
-async def said_to(pipeline: AssistantPipeline, letter: Letter) -> str | Followed:
-    """The run that answers the letter, or the words that do. Of its content, `text` is what was said, `command` is `start` or `reset`
+async def said_to(
+    pipeline: AssistantPipeline, letter: Letter, files: Sequence[NewAttachment] = ()
+) -> str | Followed:
+    """The run that answers the letter, or the words that do; `files` are what came with it. Of its content, `text` is what was said, `command` is `start` or `reset`
     if it was that, and `has_files` whether there is more to it. Raises `NotNow`."""
     try:
-        return await _said(pipeline, letter)
+        return await _said(pipeline, letter, files)
     except FreshetError as error:
         if error.retryable and letter.tries <= _PATIENT_TRIES:
             raise NotNow from error
         return error.message
 
 
-async def _said(pipeline: AssistantPipeline, letter: Letter) -> str | Followed:
+async def _said(
+    pipeline: AssistantPipeline, letter: Letter, files: Sequence[NewAttachment]
+) -> str | Followed:
     match letter.content.get("command"):
         case "start":
             return await pipeline.first_message() or _GREETING
@@ -41,7 +50,7 @@ async def _said(pipeline: AssistantPipeline, letter: Letter) -> str | Followed:
             await pipeline.forget(letter.conversation)
             return _ANEW
         case _:
-            return await pipeline.begin(_message(letter), letter.conversation, key=letter.key)
+            return await pipeline.begin(_message(letter), letter.conversation, key=letter.key, files=files)
 
 
 def _message(letter: Letter) -> Message:

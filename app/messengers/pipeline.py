@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import hmac
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
@@ -14,6 +14,7 @@ from app.errors import InvalidInput, Unauthenticated
 from app.messengers.interface import Context
 from app.messengers.message import Message
 from app.resources import Resources, secret_key
+from app.services.attachments import NewAttachment
 from app.services.chat import Asked
 from app.services.runs import Followed
 from app.services.viewer import ANONYMOUS, Viewer
@@ -63,12 +64,20 @@ class AssistantPipeline:
         }
         return Context(ctx_id, message, Message(text=answer.text, misc=misc), dict(update_ctx_misc or {}))
 
-    async def begin(self, message: Message, ctx_id: Hashable, *, key: str | None = None) -> Followed:
-        """`key` is the channel's id of the message: what comes twice is asked once. Raises what cannot be answered."""
+    async def begin(
+        self,
+        message: Message,
+        ctx_id: Hashable,
+        *,
+        key: str | None = None,
+        files: Sequence[NewAttachment] = (),
+    ) -> Followed:
+        """`files` become documents of the conversation. `key` is the channel's id of the message: what comes twice is asked once. Raises what cannot be answered."""
         asked = Asked(
             message=_question(message),
             assistant=self.assistant,
             session_id=self.session_id(ctx_id),
+            attachments=tuple(files),
             on_busy="queue",
             idempotency_key=None if key is None else self.derived("key", key),
         )

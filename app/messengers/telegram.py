@@ -4,6 +4,7 @@ import hmac
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ from app.messengers.delivery import Delivery, Note
 from app.messengers.growing import ChannelBusy, ChannelRefused, GrowingAnswer, NotNow
 from app.messengers.inbound import decoded
 from app.messengers.pipeline import AssistantPipeline
+from app.services.attachments import NewAttachment
 from app.services.letters import LEASE_S
 from app.settings import MessengerSettings
 
@@ -29,6 +31,10 @@ _LONGEST_MESSAGE = 4096
 _POLL_S = 20
 _CALL_S = 30.0
 _LAST_WORDS_S = 2.0
+_FILE_S = 60.0
+# Of its files, Telegram hands over no larger ones.
+_LARGEST_FILE_BYTES = 20 * 2**20
+_NOT_FETCHED = "This file could not be fetched: Telegram hands over 20 MB at most."
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
 _TOO_MANY, _REFUSALS = 429, (400, 403)
 _UPDATES = ["message"]
@@ -45,6 +51,12 @@ class _Sender(msgspec.Struct):
     is_bot: bool = False
 
 
+class _File(msgspec.Struct, omit_defaults=True):
+    file_id: str
+    file_name: str | None = None
+    mime_type: str | None = None
+
+
 class _Said(msgspec.Struct, rename={"sender": "from"}):
     chat: _Chat
     sender: _Sender | None = None
@@ -52,7 +64,7 @@ class _Said(msgspec.Struct, rename={"sender": "from"}):
     is_topic_message: bool = False
     text: str | None = None
     caption: str | None = None
-    document: Any = None
+    document: _File | None = None
     photo: Any = None
     audio: Any = None
     video: Any = None
@@ -101,7 +113,9 @@ def letter_of(update: _Update) -> Letter | None:
     content: dict[str, Any] = {"chat": said.chat.id, "text": text}
     if topic is not None:
         content["topic"] = topic
-    if said.has_files:
+    if said.document is not None and said.animation is None and text.strip():
+        content["file"] = msgspec.to_builtins(said.document)
+    elif said.has_files:
         content["has_files"] = True
     if word in _COMMANDS:
         content["command"] = _COMMANDS[word]
@@ -127,6 +141,7 @@ class BotApi:
     def __init__(self, http: aiohttp.ClientSession, url: str, token: str) -> None:
         self._http = http
         self._base = f"{url.rstrip('/')}/bot{token}"
+        self._files = f"{url.rstrip('/')}/file/bot{token}"
 
     async def call(self, method: str, **parameters: Any) -> Any:
         """Raises `NotNow`, `ChannelBusy`, and `ChannelRefused` with what the server says."""
@@ -143,6 +158,23 @@ class BotApi:
         if told.error_code in _REFUSALS:
             raise ChannelRefused(told.description[:200])
         raise NotNow
+
+    async def file(self, about: Mapping[str, str]) -> NewAttachment:
+        """What a person has sent, by what the update tells of it. Raises as `call` does."""
+        path: str = (await self.call("getFile", file_id=about["file_id"])).get("file_path", "")
+        limit = aiohttp.ClientTimeout(total=_FILE_S)
+        try:
+            async with self._http.get(f"{self._files}/{path}", timeout=limit) as response:
+                if response.status != HTTPStatus.OK:
+                    raise NotNow
+                if (response.content_length or 0) > _LARGEST_FILE_BYTES:
+                    raise ChannelRefused("the file is too large")
+                content = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise NotNow from error
+        return NewAttachment(
+            about.get("file_name") or path.rpartition("/")[2], content, about.get("mime_type")
+        )
 
 
 class TelegramChannel:
@@ -172,7 +204,12 @@ class TelegramChannel:
     async def answer(self, letter: Letter, note: Note) -> None:
         chat = _ChatPoster(self._api, letter.content)
         growing = GrowingAnswer(chat, letter.posted, note, limit=_LONGEST_MESSAGE, every_s=self._every_s)
-        await converse(self._pipeline, letter, growing)
+        try:
+            files = [await self._api.file(letter.content["file"])] if "file" in letter.content else []
+        except ChannelRefused:
+            await growing.show(_NOT_FETCHED)
+        else:
+            await converse(self._pipeline, letter, growing, files)
 
     async def run(self) -> None:
         """For as long as the process serves: hear of what is said, as the one process that polls, or over the webhook."""

@@ -21,6 +21,7 @@ class BotApi:
         self.faults: dict[str, list[int | str]] = {}
         self.calls: list[tuple[float, str, dict[str, Any]]] = []
         self.webhook: dict[str, Any] = {}
+        self.files: dict[str, bytes] = {}
         self.pollers = 0
         self.most_pollers = 0
         self._updates: list[dict[str, Any]] = []
@@ -31,6 +32,7 @@ class BotApi:
     async def serving(self) -> AsyncGenerator[Self]:
         app = web.Application()
         app.router.add_post(f"/bot{TOKEN}/{{method}}", self._handle)
+        app.router.add_get(f"/file/bot{TOKEN}/documents/{{name}}", self._download)
         runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -101,6 +103,14 @@ class BotApi:
             return _done(self._updates)
         finally:
             self.pollers -= 1
+
+    async def _getFile(self, body: dict[str, Any]) -> web.Response:  # noqa: N802  # its name there
+        if body["file_id"] not in self.files:
+            return _failed(400, "Bad Request: file is too big")
+        return _done({"file_id": body["file_id"], "file_path": f"documents/{body['file_id']}"})
+
+    async def _download(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.files[request.match_info["name"]])
 
     async def _sendMessage(self, body: dict[str, Any]) -> web.Response:  # noqa: N802  # its name there
         if not 0 < len(body["text"].encode("utf-16-le")) // 2 <= 4096:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from app.errors import ModelIncomplete
 from app.settings import MessengerSettings, Settings
 from tests.api.turns import gated
-from tests.conftest import RunningServer, Serve
+from tests.conftest import RunningServer, Serve, ingesting
 from tests.messengers.bot_api import TOKEN, BotApi
 from tests.messengers.memory import remembered
 from tests.scripted_model import ScriptedModel, says
@@ -31,14 +31,14 @@ def connected(serve: Serve, settings: Settings, bot: BotApi) -> Connected:
     """A server that the bot belongs to."""
 
     @asynccontextmanager
-    async def run(**fields: Any) -> AsyncGenerator[RunningServer]:
+    async def run(of: Settings = settings, **fields: Any) -> AsyncGenerator[RunningServer]:
         messengers = MessengerSettings(
             telegram_assistant="waters",
             telegram_bot_token=SecretStr(TOKEN),
             telegram_api_url=bot.url,
             messenger_edit_every_s=0.001,
         )
-        async with serve(replace(settings, messengers=messengers.model_copy(update=fields))) as server:
+        async with serve(replace(of, messengers=messengers.model_copy(update=fields))) as server:
             yield server
 
     return run
@@ -76,7 +76,7 @@ async def test_what_is_no_question_gets_a_word_and_what_is_nobodys_gets_none(
         await assistant(server)
         bot.says(None, new_chat_members=[{"id": 9}])
         bot.says("I am a bot", chat=9)["message"]["from"]["is_bot"] = True
-        bot.says(None, document={"file_id": "f"}, caption="Read this")
+        bot.says(None, voice={"file_id": "f"}, caption="Hear this")
         bot.says(None, sticker={"file_id": "s"})
         bot.says("Topic?", message_thread_id=3, is_topic_message=True)
         await bot.until(lambda: len(bot.texts()) == 3)
@@ -105,6 +105,23 @@ async def test_an_answer_grows_is_continued_and_ends_with_what_it_cites(
         second.set()
         await bot.until(lambda: bot.texts()[-1].endswith("The end.\n\n[1] Waters"))
         assert " ".join(bot.texts()).split() == f"It is long [1]. {long} The end. [1] Waters".split()
+
+
+async def test_a_file_with_a_question_is_a_document_of_its_conversation(
+    connected: Connected, bot: BotApi, model: ScriptedModel, settings: Settings
+) -> None:
+    bot.files["f1"] = b"The Danube is long.\n"
+    document = {"file_id": "f1", "file_name": "waters.txt", "mime_type": "text/plain"}
+    async with connected(ingesting(settings)) as server:
+        await assistant(server, similarity_cutoff=-1)
+        model.script = lambda prompt: says(f"Read {len(prompt.passages)}.")
+        bot.says(None, document=document, caption="How long?")
+        bot.says(None, document={"file_id": "large"}, caption="How large?")
+        bot.says("And elsewhere?", chat=8)
+        await bot.until(lambda: len(bot.texts()) == 2 and len(bot.texts(8)) == 1)
+    assert bot.texts()[0] == "Read 1."
+    assert bot.texts()[1].startswith("This file could not be fetched")
+    assert bot.texts(8) == ["Read 0."]
 
 
 async def test_a_failure_is_told_after_what_was_said(
