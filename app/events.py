@@ -21,6 +21,7 @@ StepType = Literal[
     "retrieval",
     "reranking",
     "synthesis",
+    "tool_call",
     "cache_update",
     "completed",
 ]

@@ -21,11 +21,12 @@ from app.db.queue import Work, Worker
 from app.errors import DatabaseUnavailable, InvalidInput, ShuttingDown, StartupRefused
 from app.ingest.connectors.addresses import Guard
 from app.ingest.connectors.kinds import Surroundings
+from app.ingest.connectors.tunnel import open_tunnel
 from app.ingest.convert import ConversionLimits, Converter
 from app.llm.extractive import ExtractiveModel
 from app.llm.maxsim_reranker import MaxSimReranker
 from app.llm.minilm import MiniLM
-from app.llm.protocols import ChatModel, Embedder, Reranker
+from app.llm.protocols import ChatModel, Embedder, Reranker, Toolbox
 from app.patience import Patience
 from app.rag.selection import Selection
 from app.runs.checkpoint import Checkpointer
@@ -183,8 +184,9 @@ async def open_resources(
             stack.callback(schedules.cancel_scope.cancel)
             schedules.start_soon(connectors.keep_schedules)
 
+        toolbox = await stack.enter_async_context(_toolbox(settings))
         answers = await stack.enter_async_context(
-            _answers(settings, engine, database, knowledge, model, embedder.name)
+            _answers(settings, engine, database, knowledge, model, embedder.name, toolbox)
         )
         assistants = AssistantService(database)
         yield Resources(
@@ -226,6 +228,18 @@ def _surroundings(settings: Settings, converter: Converter) -> Surroundings:
 
 
 @asynccontextmanager
+async def _toolbox(settings: Settings) -> AsyncGenerator[Toolbox | None]:
+    if not settings.tools.tool_servers:
+        yield None
+        return
+    # Imported where it is used, as the model is.
+    from app.llm.tool_servers import ToolServers
+
+    async with open_tunnel(Guard.allowing(settings.connectors.connector_allow_private)) as tunnel:
+        yield ToolServers(settings.tools, tunnel.url)
+
+
+@asynccontextmanager
 async def _answers(
     of_all: Settings,
     engine: AsyncEngine,
@@ -233,6 +247,7 @@ async def _answers(
     knowledge: KnowledgeService,
     model: ChatModel,
     embedder_name: str,
+    toolbox: Toolbox | None,
 ) -> AsyncGenerator[Answers]:
     settings = of_all.chat
     process_id = uuid4()
@@ -261,6 +276,7 @@ async def _answers(
         settings,
         prices=prices,
         embedder_name=embedder_name,
+        toolbox=toolbox,
     )
     sessions = SessionService(database, runs, readers_open_documents=settings.readers_open_documents)
     rooms = Rooms(database)

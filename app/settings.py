@@ -264,6 +264,32 @@ class MessengerSettings(_Group):
 _G = TypeVar("_G", bound=_Group)
 
 
+class ToolServer(BaseModel):
+    """`headers` go with each request, such as a key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, Field(pattern=_HTTP_URL.pattern)]
+    headers: dict[str, SecretStr] = {}
+
+
+class ToolSettings(_Group):
+    tool_servers: Annotated[
+        dict[Annotated[str, Field(pattern="^[a-z0-9-]{1,32}$")], ToolServer], NoDecode
+    ] = {}
+    tool_rounds: Annotated[int, Field(ge=0, le=50)] = 5
+    tool_call_s: _PositiveSeconds = 30.0
+    tool_result_bytes: _PositiveInt = 20_000
+
+    @field_validator("tool_servers", mode="before")
+    @classmethod
+    def _from_json(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError("it is no JSON") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     server: ServerSettings
@@ -278,6 +304,7 @@ class Settings:
     messengers: MessengerSettings = field(default_factory=MessengerSettings)
     attachments: AttachmentSettings = field(default_factory=AttachmentSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    tools: ToolSettings = field(default_factory=ToolSettings)
 
     @classmethod
     def load(cls, named: Mapping[str, Any] | None = None) -> Self:
@@ -307,6 +334,7 @@ class Settings:
                 messengers=of(MessengerSettings),
                 attachments=of(AttachmentSettings),
                 limits=of(LimitSettings),
+                tools=of(ToolSettings),
             )
         except ValidationError as error:
             raise StartupRefused(_in_words(error)) from error
@@ -391,6 +419,7 @@ def groups() -> tuple[type[BaseSettings], ...]:
         MessengerSettings,
         AttachmentSettings,
         LimitSettings,
+        ToolSettings,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 import anyio
 
 from app.errors import ModelFailed
-from app.llm.protocols import Finish, Prompt, Usage
+from app.llm.protocols import Finish, Prompt, ToolCall, Usage
 
 Act = list[str] | Finish | ModelFailed | anyio.Event
 
@@ -53,3 +53,9 @@ def says(*texts: str, reason: str = "stop", usage: Usage | None = None) -> list[
     said += [[text] for text in texts]
     said.append(Finish(reason, usage or Usage(input_tokens=11, output_tokens=len(texts))))
     return said
+
+
+def calls(*wanted: tuple[str, str]) -> list[Act]:
+    """Asks for calls, each by the name and the arguments that are written for it."""
+    asked = tuple(ToolCall(f"call_{number}", *call) for number, call in enumerate(wanted))
+    return [Finish("tool_calls", Usage(input_tokens=100, output_tokens=5), asked)]

@@ -34,6 +34,7 @@ class AssistantForTurn:
     language: str | None
     model: str | None
     model_parameters: dict[str, Any]
+    tools: Sequence[str]
     user_authentication: bool
     is_enabled: bool
     top_k: int
@@ -69,6 +70,7 @@ class AssistantView:
     goal: str
     model: str | None
     model_parameters: dict[str, Any]
+    tools: Sequence[str]
     user_authentication: bool
     is_enabled: bool
     top_k: int

@@ -52,6 +52,7 @@ class Table(DeclarativeBase):
         UUID: Uuid(as_uuid=True),
         dict[str, Any]: JSONB(none_as_null=True),
         list[dict[str, Any]]: JSONB(none_as_null=True),
+        list[str]: JSONB(none_as_null=True),
         bytes: LargeBinary,
         float: Double,
     }
@@ -130,6 +131,7 @@ class Assistant(Table):
     """`collection_ids` of an assistant are the rows of `assistant_collections`; none means that it answers from no documents.
 
     `answer_cache_s` is for how long its answers are given again, in seconds; null: never. `unread_limit_s` is for how long its answers go on without a reader, in seconds; null: to their end.
+    `tools` are those that its model may have called, as `server/tool`.
     """
 
     __tablename__ = "assistants"
@@ -153,6 +155,7 @@ class Assistant(Table):
     goal: Mapped[str] = mapped_column(server_default="")
     model: Mapped[str | None]
     model_parameters: Mapped[dict[str, Any]] = mapped_column(server_default=sql("'{}'::jsonb"))
+    tools: Mapped[list[str]] = mapped_column(server_default=sql("'[]'::jsonb"))
     user_authentication: Mapped[bool] = mapped_column(server_default=false())
     is_enabled: Mapped[bool] = mapped_column(server_default=true())
     top_k: Mapped[int] = mapped_column(server_default=sql("6"))

@@ -24,7 +24,7 @@ from openai import (
 )
 
 from app.errors import ModelFailed, ModelIncomplete, ModelRejected, ModelSilent, ModelUnavailable
-from app.llm.protocols import ChatMessage, Finish, Prompt, Usage
+from app.llm.protocols import ChatMessage, Finish, Prompt, ToolCall, Usage
 from app.patience import Patience
 from app.settings import ModelSettings
 
@@ -34,8 +34,20 @@ _END_OF_BODY_S = 0.5
 _REJECTING = {400, 401, 403, 404, 405, 409, 413, 422}
 
 
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _CallDelta(msgspec.Struct):
+    index: int = 0
+    id: str | None = None
+    function: _Function | None = None
+
+
 class _Delta(msgspec.Struct):
     content: str | None = None
+    tool_calls: list[_CallDelta] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -142,7 +154,7 @@ class OpenAIModel:
                 stream=True,
                 stream_options={"include_usage": True},
                 extra_headers={"accept-encoding": "identity"},
-                extra_body={**prompt.parameters, **_form(prompt)},
+                extra_body={**prompt.parameters, **_form(prompt), **_tools(prompt)},
             )
         )
         return response.http_response.aiter_raw()
@@ -171,12 +183,13 @@ def _failures() -> Generator[None]:
 class _Answer:
     """One answer as it comes in: takes reads that may end anywhere, gives the texts that they completed."""
 
-    __slots__ = ("_finish_reason", "_rest", "_usage", "begun", "ended", "failure")
+    __slots__ = ("_calls", "_finish_reason", "_rest", "_usage", "begun", "ended", "failure")
 
     def __init__(self) -> None:
         self._rest = b""
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
+        self._calls: dict[int, ToolCall] = {}
         self.begun = False
         self.ended = False
         self.failure: ModelIncomplete | None = None
@@ -203,7 +216,7 @@ class _Answer:
             self.ended = True
 
     def finish(self) -> Finish:
-        return Finish(self._finish_reason or "stop", self._usage)
+        return Finish(self._finish_reason or "stop", self._usage, tuple(self._calls.values()))
 
     def _chunk(self, data: bytes) -> str | None:
         if data == b"[DONE]":
@@ -222,7 +235,24 @@ class _Answer:
         choice = chunk.choices[0]
         if choice.finish_reason:
             self._finish_reason = choice.finish_reason
-        return choice.delta.content if choice.delta is not None else None
+        delta = choice.delta
+        if delta is None:
+            return None
+        if not delta.content and delta.tool_calls:
+            self._add_calls(delta.tool_calls)
+        return delta.content
+
+    def _add_calls(self, deltas: list[_CallDelta]) -> None:
+        """Pieces of calls: of each the id and the name come once, and the arguments as they are written."""
+        self.begun = True
+        for delta in deltas:
+            known = self._calls.get(delta.index) or ToolCall("", "", "")
+            function = delta.function or _Function()
+            self._calls[delta.index] = ToolCall(
+                known.id or delta.id or f"call_{delta.index}",
+                known.name or function.name or "",
+                known.arguments + (function.arguments or ""),
+            )
 
     def _end(self) -> None:
         if self._finish_reason is None:
@@ -233,7 +263,28 @@ class _Answer:
 
 
 def _message(message: ChatMessage) -> Any:
+    if message.calls:
+        calls = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.calls
+        ]
+        return {"role": message.role, "content": message.content or None, "tool_calls": calls}
+    if message.answers is not None:
+        return {"role": message.role, "content": message.content, "tool_call_id": message.answers}
     return {"role": message.role, "content": message.content}
+
+
+def _tools(prompt: Prompt) -> dict[str, Any]:
+    if not prompt.tools:
+        return {}
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
+        }
+        for tool in prompt.tools
+    ]
+    return {"tools": tools, "tool_choice": "none"} if prompt.calls_are_over else {"tools": tools}
 
 
 def _form(prompt: Prompt) -> dict[str, Any]:

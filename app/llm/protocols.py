@@ -1,4 +1,4 @@
-"""The first of the two seams: what the rest of Freshet asks of a language model, of an embedder and of a reranker."""
+"""The first of the two seams: what the rest of Freshet asks of a language model and of its tools, of an embedder and of a reranker."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +15,31 @@ Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """What a model may ask to be called, by a `name` of at most 64 letters, digits, `_` and `-`; `parameters` is a JSON Schema."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """`arguments` as the model wrote them, which should be a JSON object."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
-    role: Literal["system", "user", "assistant"]
+    """`calls` are what the assistant asked for; a message of a `tool` is the result of the call that `answers` names."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    answers: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +61,7 @@ class Prompt:
     `messages` is the whole of it for a language model. `question` and `passages` are the same turn unformatted, for an
     answerer that quotes instead of writing; `reply` is what such a one says where nothing is to be quoted. With a `schema` the
     answer is to be JSON that fits it, which the messages say as well: not every server can hold its model to that. `is_strict`:
-    each of its objects names all its fields.
+    each of its objects names all its fields. `calls_are_over`: none of the `tools` may be called any more.
     """
 
     messages: Sequence[ChatMessage]
@@ -51,6 +73,8 @@ class Prompt:
     reply: str | None = None
     schema: Mapping[str, Any] | None = None
     is_strict: bool = False
+    tools: Sequence[Tool] = ()
+    calls_are_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +85,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of an answer: why it ended, as the model says it (`stop`, `length`, …), and what it cost, if it says so."""
+    """The end of an answer: why it ended, as the model says it (`stop`, `length`, …), and what it cost, if it says so. With
+    `calls`, the answer waits for their results."""
 
     reason: str
     usage: Usage | None
+    calls: tuple[ToolCall, ...] = ()
 
 
 class ChatModel(Protocol):
@@ -142,3 +168,48 @@ class Reranker(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTool:
+    """A tool of a server, which gives these names and words."""
+
+    server: str
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        return f"{self.server}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """`error` is a stable word where the call failed; the text says why then."""
+
+    text: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """`missing` are servers whose tools could not be listed, and why, in a stable word."""
+
+    tools: Sequence[ServedTool]
+    missing: Mapping[str, str]
+
+
+class Toolbox(Protocol):
+    @property
+    def rounds(self) -> int:
+        """How often a model may ask for calls in one answer."""
+        ...
+
+    async def offered(self, paths: Sequence[str]) -> Offer:
+        """Those of `server/tool` that there are."""
+        ...
+
+    async def call(self, tool: ServedTool, arguments: Mapping[str, Any]) -> ToolResult:
+        """Within limits of time and size. Whatever goes wrong is a result."""
+        ...

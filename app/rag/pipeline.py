@@ -16,7 +16,7 @@ from app.events import (
     TokenUsage,
 )
 from app.llm.protocols import ChatMessage, ChatModel, Finish, Prompt
-from app.rag import cache, memory, prompt, small_talk
+from app.rag import cache, memory, prompt, small_talk, tools
 from app.rag.cache import Kept, Key, Recording
 from app.rag.citations import CitedAnswer
 from app.rag.grounding import Search, passage_of, query_of, retrieve, vectorise
@@ -76,7 +76,10 @@ async def answer(turn: Turn, parts: Parts, spent: Spent) -> AsyncGenerator[Event
         routing = OpenStep("router")
         yield routing.opening
         yield routing.completed(retrieval=False, reason=talk.kind)
-    may_be_kept = grounded and not (has_history or turn.is_again or turn.has_attachments)
+    # What tools give is not known from the documents, and may change at any time.
+    may_be_kept = grounded and not (
+        has_history or turn.is_again or turn.has_attachments or turn.assistant.tools
+    )
     key = _cache_key(turn, parts) if may_be_kept else None
     answering = (
         _answer_anew(turn, parts, remembered, talk, spent, grounded=grounded)
@@ -194,7 +197,7 @@ async def _answer_anew(
     reply = talk.reply if talk is not None else None
     async with aclosing(
         _synthesise(
-            turn, parts.model, remembered, sources, spent, grounded=grounded, question=question, reply=reply
+            turn, parts, remembered, sources, spent, grounded=grounded, question=question, reply=reply
         )
     ) as events:
         async for event in events:
@@ -225,7 +228,7 @@ async def _make_standalone(
 
 async def _synthesise(
     turn: Turn,
-    model: ChatModel,
+    parts: Parts,
     remembered: Memory,
     sources: Sequence[Source],
     spent: Spent,
@@ -235,7 +238,7 @@ async def _synthesise(
     reply: str | None,
 ) -> AsyncGenerator[Event | Answered]:
     """`question` is the turn's as it stands alone, and `reply` what an answerer that only quotes says without passages."""
-    assistant = turn.assistant
+    assistant, model = turn.assistant, parts.model
     passages = [passage_of(source) for source in sources]
     asked = Prompt(
         messages=prompt.build(
@@ -260,25 +263,32 @@ async def _synthesise(
     yield synthesis.opening
     spent.asked = asked
     finish: Finish | None = None
+    answering = (
+        tools.stream(asked, assistant.tools, model, parts.toolbox, spent, synthesis)
+        if assistant.tools and parts.toolbox is not None
+        else model.stream(asked)
+    )
     # Without documents, brackets are what the model means by them.
     cited = CitedAnswer(sources) if assistant.collection_ids else None
     try:
-        async with aclosing(model.stream(asked)) as pieces:
+        async with aclosing(answering) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Finish):
-                    finish = piece
-                else:
+                if isinstance(piece, list):
                     spent.said_characters += sum(map(len, piece))
                     spent.said_pieces += len(piece)
                     for event in cited.read(piece) if cited is not None else (Tokens(contents=piece),):
                         yield event
+                elif isinstance(piece, Finish):
+                    finish = piece
+                else:
+                    yield piece
         for event in cited.end() if cited is not None else ():
             yield event
     except FreshetError:
         yield synthesis.failed()
         raise
     assert finish is not None, "a model ends with its Finish, or raises"
-    usage = _usage(finish, spent)
+    usage = spent.with_rounds(spent.of_round(finish))
     yield synthesis.completed(
         model_name=assistant.model or model.name,
         model_provider=model.provider,
@@ -298,12 +308,3 @@ def _parameters(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
         parameters = {key: value for key, value in parameters.items() if key not in _LENGTHS}
         parameters[name] = min(lengths)
     return parameters
-
-
-def _usage(finish: Finish, spent: Spent) -> TokenUsage:
-    if finish.usage is not None:
-        read, said = finish.usage.input_tokens, finish.usage.output_tokens
-        return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said)
-    usage = spent.of_answer()
-    assert usage is not None, "a model that has ended has been asked"
-    return usage

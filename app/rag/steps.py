@@ -13,23 +13,30 @@ class OpenStep:
     __slots__ = ("_began", "opening")
 
     def __init__(
-        self, step_type: StepType, *, parent: "OpenStep | None" = None, label: str | None = None
+        self,
+        step_type: StepType,
+        *,
+        parent: "OpenStep | None" = None,
+        label: str | None = None,
+        about: dict[str, Any] | None = None,
     ) -> None:
-        """`label` is what to call a step of a type that clients have no words for."""
+        """`label` is what to call a step of a type that clients have no words for. `about` is the payload from the beginning on, to
+        which the closing adds."""
         self.opening = Step(
             step_type=step_type,
             status="running",
             step_id=uuid4().hex,
             parent_id=parent.opening.step_id if parent is not None else None,
             label=label,
+            payload=about,
         )
         self._began = time.perf_counter()
 
     def completed(self, **payload: Any) -> Step:
         return self._closing("completed", payload)
 
-    def failed(self) -> Step:
-        return self._closing("failed", {})
+    def failed(self, **payload: Any) -> Step:
+        return self._closing("failed", payload)
 
     def _closing(self, status: Any, payload: dict[str, Any]) -> Step:
         return Step(
@@ -39,5 +46,5 @@ class OpenStep:
             parent_id=self.opening.parent_id,
             label=self.opening.label,
             duration=round(time.perf_counter() - self._began, 4),
-            payload=payload or None,
+            payload={**(self.opening.payload or {}), **payload} or None,
         )

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app.db.assistants import AssistantForTurn
 from app.events import TokenUsage
-from app.llm.protocols import ChatMessage, ChatModel, Prompt
+from app.llm.protocols import ChatMessage, ChatModel, Finish, Prompt, Toolbox
 from app.rag import memory
 from app.rag.answerability import Calibration
 from app.rag.cache import Cache
@@ -84,14 +84,16 @@ class Parts:
     cache: Cache
     history_tokens: int
     context_tokens: int
+    toolbox: Toolbox | None = None
 
 
 @dataclass(slots=True)
 class Spent:
     """What the model has read and said so far, for an answer that is not made to its end. `before` is what it has taken to make
-    the question ready."""
+    the question ready, and `rounds` what it has taken of this answer to ask for calls of tools."""
 
     before: TokenUsage | None = None
+    rounds: TokenUsage | None = None
     asked: Prompt | None = None
     said_characters: int = 0
     said_pieces: int = 0
@@ -106,9 +108,23 @@ class Spent:
         return answer if self.before is None else self.before.plus(answer)
 
     def of_answer(self) -> TokenUsage | None:
-        """Estimated; None if the model was not asked. A model says a token a piece, or several: hence the larger of the two estimates."""
-        if self.asked is None:
-            return None
+        """With all its rounds, the last of them estimated; None if the model was not asked."""
+        return self.with_rounds(self.of_round(None)) if self.asked is not None else self.rounds
+
+    def with_rounds(self, last: TokenUsage) -> TokenUsage:
+        return last if self.rounds is None else self.rounds.plus(last)
+
+    def end_round(self, finish: Finish) -> None:
+        """Until the model is asked again, nothing more is taken."""
+        self.rounds = self.with_rounds(self.of_round(finish))
+        self.asked, self.said_characters, self.said_pieces = None, 0, 0
+
+    def of_round(self, finish: Finish | None) -> TokenUsage:
+        """Estimated where the model does not tell. A model says a token a piece, or several: hence the larger of the two estimates."""
+        if finish is not None and finish.usage is not None:
+            read, said = finish.usage.input_tokens, finish.usage.output_tokens
+            return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said)
+        assert self.asked is not None, "a model that has ended has been asked"
         read = sum(memory.estimated_tokens(message.content) for message in self.asked.messages)
         said = max(self.said_pieces, self.said_characters // 4)
         return TokenUsage(input_tokens=read, output_tokens=said, total_tokens=read + said, estimated=True)

@@ -16,7 +16,7 @@ from app.db.runs import AnswerEnd
 from app.db.usage import Expense
 from app.errors import AnswerNotStored, DatabaseUnavailable, FreshetError, Interrupted, SessionErased
 from app.events import Conversation, Done, Event, Status, TokenUsage, failure
-from app.llm.protocols import ChatMessage, ChatModel
+from app.llm.protocols import ChatMessage, ChatModel, Toolbox
 from app.rag import memory, pipeline
 from app.rag.answerability import CALIBRATIONS
 from app.rag.memory import Memory
@@ -69,6 +69,7 @@ class Answering:
         *,
         prices: Prices,
         embedder_name: str,
+        toolbox: Toolbox | None = None,
     ) -> None:
         self._database = database
         self._attachments = attachments
@@ -90,6 +91,7 @@ class Answering:
             cache=AnswerCacheService(database),
             history_tokens=settings.history_tokens,
             context_tokens=settings.context_tokens,
+            toolbox=toolbox if model.can_write else None,
         )
 
     async def _read_attachments(self, turn: Turn) -> Sequence[str]:

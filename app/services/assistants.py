@@ -19,7 +19,7 @@ _SLUG_LENGTH = 64
 
 
 class _Fields(TypedDict, total=False):
-    """`collections` are names or ids. A `slug` of None is made from the name. `top_k` is 0 to 50, `similarity_cutoff` -1 to 1."""
+    """`collections` are names or ids. A `slug` of None is made from the name. `tools` are named `server/tool`. `top_k` is 0 to 50, `similarity_cutoff` -1 to 1."""
 
     slug: str | None
     description: str
@@ -30,6 +30,7 @@ class _Fields(TypedDict, total=False):
     goal: str
     model: str | None
     model_parameters: dict[str, Any]
+    tools: Sequence[str]
     user_authentication: bool
     is_enabled: bool
     top_k: int

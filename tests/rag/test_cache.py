@@ -19,6 +19,7 @@ ASSISTANT = AssistantForTurn(
     language=None,
     model=None,
     model_parameters={},
+    tools=[],
     user_authentication=False,
     is_enabled=True,
     top_k=6,

@@ -46,6 +46,7 @@ Language = Annotated[
         pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$", max_length=35, description="BCP 47, such as en-US."
     ),
 ]
+ToolPath = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}/[A-Za-z0-9_./-]{1,128}$")]
 ResponseShape = Annotated[dict[str, JsonValue], AfterValidator(keepable)]
 
 
@@ -65,6 +66,10 @@ class _AssistantIn(BaseModel):
     ] = ""
     model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     model_parameters: ModelParameters = ModelParameters()
+    tools: Annotated[
+        list[ToolPath],
+        Field(max_length=64, description="What the model may have called: `server/tool`, of TOOL_SERVERS."),
+    ] = []
     user_authentication: StrictBool = False
     is_enabled: StrictBool = True
     top_k: Annotated[int, Field(strict=True, ge=0, le=50)] = 6
@@ -167,6 +172,7 @@ class Assistant(PublicAssistant):
     goal: str
     model: str | None
     model_parameters: dict[str, Any]
+    tools: list[str]
     is_enabled: bool
     top_k: int
     similarity_cutoff: float
