@@ -66,9 +66,13 @@ class Limits:
 
         Raises `RateLimited` and `BudgetExhausted`.
         """
+        per_minute, own = self._of(viewer)
+        if per_minute is None and own is None and assistant.budget is None:
+            return ()
         subject = self._subject(viewer)
-        await self._count(session, subject, viewer)
-        accounts = self._accounts(subject, viewer, assistant)
+        if subject is not None and per_minute is not None:
+            await _count(session, subject, per_minute)
+        accounts = _accounts(subject, own, viewer, assistant)
         if accounts:
             spent = await limits.spent(session, [account.name for account in accounts])
             for account in accounts:
@@ -78,30 +82,12 @@ class Limits:
                     )
         return tuple(account.name for account in accounts)
 
-    async def _count(self, session: AsyncSession, subject: str | None, viewer: Viewer) -> None:
+    def _of(self, viewer: Viewer) -> tuple[int | None, Budget | None]:
+        """How many turns a minute this viewer may ask, and what they may use."""
         settings = self._settings
-        per_minute = (
-            settings.user_turns_per_minute
-            if viewer.account is not None
-            else settings.visitor_turns_per_minute
-        )
-        if subject is None or per_minute is None:
-            return
-        wait_s = await limits.take(session, subject, per_minute=per_minute)
-        if wait_s is not None:
-            raise RateLimited(per_minute, retry_after_s=max(1, math.ceil(wait_s)))
-
-    def _accounts(self, subject: str | None, viewer: Viewer, assistant: AssistantForTurn) -> list[_Account]:
-        now = datetime.now(UTC)
-        accounts: list[_Account] = []
-        if assistant.budget is not None:
-            budget = Budget.model_validate(assistant.budget)
-            accounts.append(_Account.of(f"assistant:{assistant.id}", "assistant", budget, now))
-        whose = "user" if viewer.account is not None else "visitor"
-        own = self._settings.user_budget if viewer.account is not None else self._settings.visitor_budget
-        if subject is not None and own is not None:
-            accounts.append(_Account.of(subject, whose, own, now))
-        return accounts
+        if viewer.account is not None:
+            return settings.user_turns_per_minute, settings.user_budget
+        return settings.visitor_turns_per_minute, settings.visitor_budget
 
     def _subject(self, viewer: Viewer) -> str | None:
         """All keys and logins of a user count together: whoever makes one more key is not allowed more."""
@@ -121,3 +107,23 @@ class Limits:
             except DatabaseUnavailable:
                 logger.info("the database cannot be reached; old counts are forgotten later")
             await asyncio.sleep(_CLEANED_EVERY_S)
+
+
+async def _count(session: AsyncSession, subject: str, per_minute: int) -> None:
+    wait_s = await limits.take(session, subject, per_minute=per_minute)
+    if wait_s is not None:
+        raise RateLimited(per_minute, retry_after_s=max(1, math.ceil(wait_s)))
+
+
+def _accounts(
+    subject: str | None, own: Budget | None, viewer: Viewer, assistant: AssistantForTurn
+) -> list[_Account]:
+    now = datetime.now(UTC)
+    accounts: list[_Account] = []
+    if assistant.budget is not None:
+        budget = Budget.model_validate(assistant.budget)
+        accounts.append(_Account.of(f"assistant:{assistant.id}", "assistant", budget, now))
+    if subject is not None and own is not None:
+        whose = "user" if viewer.account is not None else "visitor"
+        accounts.append(_Account.of(subject, whose, own, now))
+    return accounts
