@@ -181,10 +181,10 @@ async def test_a_slow_tool_is_given_up_and_so_is_one_whose_answer_is_stopped(
         await server.resources.assistants.create(name="Clerk", tools=["desk/slow"])
         (failed,) = tool_steps(await ask(client), "failed")
         assert (failed["payload"]["error"], failed["duration"] >= 0.5) == ("timeout", True)
+    events: list[dict[str, Any]] = []
     desk.waiting, desk.given_up = anyio.Event(), anyio.Event()
     session = "00000000-0000-4000-8000-000000000000"
     async with serve(reached) as server, server.client() as client, anyio.create_task_group() as tasks:
-        events: list[dict[str, Any]] = []
 
         async def be_told() -> None:
             events.extend(await ask(client, session_id=session))
