@@ -36,5 +36,5 @@ async def exchange(request: Request, resources: ResourcesDep, viewer: ViewerDep)
 
 @cache
 def _protocol() -> Any:
-    """Imported when it is first asked for: the package takes half a second, which would be one of each start."""
+    """Imported when it is first asked for: the package takes a second, which would be one of each start."""
     return import_module("app.api.mcp.exchange")
