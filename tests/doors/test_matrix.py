@@ -174,7 +174,7 @@ class World:
     key: str
     revoked: str
     expired: str
-    anothers_session: str
+    session_of_another: str
 
 
 @asynccontextmanager
@@ -190,9 +190,9 @@ async def world(server: RunningServer, accounts: AccountService) -> AsyncGenerat
     await accounts.revoke_api_key(await accounts.authenticate(key), record.id)
     _, bobs = await accounts.create_api_key(bob.id, "another's")
     expired = AccessTokens(SecretStr(SECRET), lifetime=timedelta(minutes=-1)).issue(ada.id)
-    anothers = str(uuid4())
-    assert await DOORS["chat"](server, Asking("public", bobs, session_id=anothers)) == "answered"
-    yield World(key, revoked, expired, anothers)
+    of_another = str(uuid4())
+    assert await DOORS["chat"](server, Asking("public", bobs, session_id=of_another)) == "answered"
+    yield World(key, revoked, expired, of_another)
 
 
 # What a case is by no door: a completion has no session of ours, and what is no body of HTTP is no JSON either.
@@ -228,12 +228,12 @@ async def test_every_door_lets_in_and_turns_away_the_same(
             "disabled": (Asking("disabled"), _NOT_FOUND, {*DOORS}),
             "unknown": (Asking("nobody"), _NOT_FOUND, {*DOORS}),
             "another's session": (
-                replace(public, bearer=known.key, session_id=known.anothers_session),
+                replace(public, bearer=known.key, session_id=known.session_of_another),
                 _NOT_FOUND,
                 {*_HAS_SESSIONS},
             ),
             "another's session, anonymous": (
-                replace(public, session_id=known.anothers_session),
+                replace(public, session_id=known.session_of_another),
                 _NOT_FOUND,
                 {*_HAS_SESSIONS},
             ),

@@ -5,9 +5,9 @@ import pytest
 from app.db.words import NOTHING, Lookup, Matches, Term
 from app.events import Sources, Step, Tokens
 from app.llm.extractive import NOTHING_FOUND, ExtractiveModel
-from app.llm.protocols import ChatMessage
 from app.rag import pipeline
 from app.rag.answerability import CALIBRATIONS, judge
+from app.rag.memory import Memory
 from app.rag.retrieval import Hit
 from app.rag.rewrite import Rewriting
 from app.rag.turn import Parts, Spent, Turn
@@ -92,8 +92,8 @@ def test_it_is_told_only_where_it_is_known_how_to() -> None:
     assert judge(MINILM, "normal", "Where?", hits, None) is None
 
 
-async def nothing(turn: Turn) -> list[ChatMessage]:
-    return []
+async def nothing(turn: Turn) -> Memory:
+    return Memory()
 
 
 async def no_files(turn: Turn) -> list[str]:
