@@ -72,7 +72,8 @@ def _one_call_a_run(play: Play, stored: Stored) -> Iterator[str]:
     calls: Counter[tuple[str, str]] = Counter()
     for received in play.world.upstream.received:
         last = str(received.body.get("messages", [{}])[-1].get("content", ""))
-        if "[" in last:
+        # A summary of the conversation has more behind the question.
+        if last.endswith("]"):
             calls[last[last.rindex("[") :].partition("]")[0], received.body["model"]] += 1
     runs: Counter[tuple[str, str]] = Counter()
     completed: Counter[tuple[str, str]] = Counter()

@@ -200,6 +200,7 @@ async def test_sums_are_told_by_day_assistant_user_session_and_model_as_json_and
             (ada, {"from": "yesterday"}, 422),
             (ada, {"from": "2026-01-02", "to": "2026-01-01"}, 422),
             (ada, {"from": "1026-01-02"}, 422),
+            (ada, {"to": "0"}, 422),
         ):
             response = await who.get("/api/v1/usage", params=query)
             assert response.status_code == status, response.text

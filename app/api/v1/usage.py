@@ -1,12 +1,13 @@
 """What answers have taken and cost."""
 
+import re
 from dataclasses import astuple
 from datetime import date
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from app.api.contract import problems
 from app.api.deps import CurrentAccount, UsageReports
@@ -62,7 +63,20 @@ class UsageOut(BaseModel):
 _TOLD: dict[int | str, dict[str, Any]] = {
     200: {"description": "Sums, or a table.", "content": {CSV: {"schema": {"type": "string"}}}}
 }
-Day = Annotated[date | None, Query(description="A day of UTC, such as 2026-11-26; it counts as well.")]
+
+
+def _written_as_a_day(text: str | None) -> str | None:
+    # By itself, a date would also be read from a number of seconds.
+    if text is not None and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        raise ValueError("must be a day such as 2026-11-26")
+    return text
+
+
+Day = Annotated[
+    date | None,
+    BeforeValidator(_written_as_a_day),
+    Query(description="A day of UTC, such as 2026-11-26; it counts as well."),
+]
 
 
 @router.get("/usage", response_model=UsageOut, responses={**_TOLD, **problems(401, 403, 404, 422)})
