@@ -192,7 +192,8 @@ async def test_what_is_not_done_when_the_worker_stops_is_given_back(
             await recorded.begun.wait()
 
     assert recorded.cancelled
-    assert recorded.payloads == [b"one"]
+    # The first may be taken once more before the worker has stopped, and is given back again.
+    assert set(recorded.payloads) == {b"one"}
     assert [status for status, _ in await _left(sessions)] == ["queued", "queued"]
 
 
