@@ -92,7 +92,7 @@ class PollingMessengerInterface(MessengerInterface):
                 self._on_exception(error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-            except BaseException as error:
+            except BaseException as error:  # told of being called off as well, and ended by it
                 self._on_exception(error)
                 raise
             else:
